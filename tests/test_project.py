@@ -1,0 +1,75 @@
+"The package, its metadata, the docs' sidebar and the public address"
+import importlib.util, re, subprocess, sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest, yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location('nb_tool', ROOT/'tools'/'nb.py')
+nb = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(nb)
+
+def quarto(): return yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))
+
+def seconds_to_import():
+    code = 'from time import perf_counter as t; a = t(); import al_repro; print(t() - a)'
+    return float(subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+def test_import_is_light():
+    assert min(seconds_to_import() for _ in range(3)) < .3
+
+def test_every_folder_is_a_package():
+    folders = {p.parent for p in (ROOT/'al_repro').rglob('*.py')}
+    assert {p.name for p in folders} >= {'al_repro', 'core', 'strategies', 'experiments'}
+    assert all((p/'__init__.py').exists() for p in folders)
+
+def test_metadata():
+    try: dist = metadata.distribution('al_repro')
+    except metadata.PackageNotFoundError: pytest.skip('al_repro is not installed; pip install -e ".[dev]"')
+    import al_repro
+    assert dist.version == nb.config().version == al_repro.__version__
+    assert set(dist.metadata.get_all('Provides-Extra')) == {'dev', 'jupyter', 'keras', 'apricot'}
+    needed = [o for o in dist.requires if 'extra ==' not in o]
+    assert {re.match(r'[\w-]+', o)[0] for o in needed} >= {'numpy', 'torch', 'pandas'}
+    assert not any('==' in o or '<' in o for o in needed), 'runtime requirements are lower bounds'
+
+def test_console_script_exists():
+    target = nb.config().console_scripts.split('=')[1]
+    ep = metadata.EntryPoint('al_repro', target, 'console_scripts')
+    assert callable(ep.load())
+
+def test_sidebar_has_the_notebook_folders():
+    sections = [o['section'] for o in quarto()['website']['sidebar']['contents'] if 'section' in o]
+    contents = [o['contents'] for o in quarto()['website']['sidebar']['contents'] if 'section' in o]
+    assert contents == [f'{o}/*.ipynb' for o in sections]
+    assert tuple(sections) == nb.FOLDERS
+    assert {p.parent.name for p in nb.notebooks() if p.parent != ROOT/'nbs'} == set(sections)
+
+def test_pages_have_different_names():
+    pages = [(p.parent, re.sub(r'^\d+[a-z]*_', '', p.name)) for p in nb.notebooks()]
+    assert len(set(pages)) == len(pages)
+
+def test_quarto_settings_agree():
+    cfg, site = nb.config(), quarto()['website']
+    slug, docs, branch = nb.address()
+    assert (site['title'], site['description'], site['repo-branch']) == (cfg.title, cfg.description, branch)
+    assert (site['site-url'], site['repo-url']) == (docs, f'https://github.com/{slug}')
+    assert (ROOT/'nbs'/'_quarto.yml').resolve() == (ROOT/'_quarto.yml').resolve()
+
+def test_links_agree(): assert nb.link_problems() == []
+
+def test_readme_is_made_from_the_index(): assert nb.readme() == (ROOT/'README.md').read_text(encoding='utf-8')
+
+def test_a_new_address_reaches_every_form():
+    old = ('[b](https://colab.research.google.com/github/a/x/blob/main/nbs/core/1.ipynb) git+https://github.com/a/x" '
+           'https://github.com/a/x.git https://github.com/a/x. https://github.com/a/xyz https://a.github.io/x/core.html')
+    new = nb.rewrite(old, 'b/y', 'https://b.github.io/y', 'dev', {'a/x'}, {'https://a.github.io/x'}, 'nbs/core/2.ipynb')
+    assert new == ('[b](https://colab.research.google.com/github/b/y/blob/dev/nbs/core/2.ipynb) git+https://github.com/b/y" '
+                   'https://github.com/b/y.git https://github.com/b/y. https://github.com/a/xyz https://b.github.io/y/core.html')
+
+@pytest.mark.parametrize('src, shows', [
+    ('print(1)', True), ('for i in range(2): print(i)', True), ('x', True), ('x.shape, 2', True), ('fig, ax = plt.subplots()', True),
+    ('def f(): print(1)', False), ('if bad: print(1)', False), ('x = 1', False), ('x;', False), ('f(x)', False), ('test_eq(a, b)', False),
+    ('try: f()\nexcept ValueError as e: print(e)', False), ('fig = plt.figure(); plt.close(fig)', False), ('!pip list', False)])
+def test_what_surely_shows(src, shows): assert nb.must_show(src) is shows

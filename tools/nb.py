@@ -1,0 +1,384 @@
+#!/usr/bin/env python3
+"""Run, check and publish the notebooks, by nbdev's own rules.
+
+    python tools/nb.py run nbs/core/00_data.ipynb   # execute in place, then clean
+    python tools/nb.py readme                       # README.md from nbs/index.ipynb
+    python tools/nb.py links --set-repo https://github.com/someone/al_repro
+    python tools/nb.py check                        # everything a commit must satisfy
+"""
+import argparse, ast, difflib, os, posixpath, re, shutil, subprocess, sys, tempfile, time, warnings
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = 'core', 'strategies', 'experiments', 'repro', 'tutorials'
+MAX_LINES = 40          # of a code cell
+os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
+
+
+# ---------------------------------------------------------------- notebooks
+
+def config():
+    "The project's settings.ini as nbdev reads it"
+    from nbdev.config import get_config
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return get_config(path=ROOT)
+
+def notebooks():
+    "All notebooks of the project, in reading order"
+    skip = lambda p: any(o[0] in '._' for o in p.relative_to(ROOT).parts)
+    return sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if not skip(p))
+
+def rel(path):
+    "`path` as shown to people"
+    path = Path(path)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+def processed(path):
+    "Cells of `path` without their directives, which are in `cell.directives_`; front matter"
+    from nbdev.process import NBProcessor
+    from nbdev.frontmatter import FrontmatterProc
+    cells = NBProcessor(path).nb.cells
+    return cells, getattr(NBProcessor(path, procs=FrontmatterProc, process=True).nb, 'frontmatter_', {})
+
+def is_run(cell, flags):
+    "Does `nbdev.test.test_nb` run this cell, where `flags` are the directives that stop it?"
+    if cell.cell_type != 'code' or 'nbdev_export(' in cell.source: return False
+    if cell.directives_.get('eval:', [''])[0].lower() == 'false': return False
+    return not set(flags) & cell.directives_.keys()
+
+def clean(nb):
+    "Clean `nb` in place as `nbdev_clean` does"
+    from nbdev.clean import clean_nb
+    cfg = config()
+    clean_nb(nb, cfg.clear_all, cfg.get('allowed_metadata_keys', '').split(),
+             cfg.get('allowed_cell_metadata_keys', '').split(), cfg.clean_ids)
+
+
+# ---------------------------------------------------------------- run
+
+def run_nb(path, flags=''):
+    "Execute one notebook in place and clean it; False, and the file as it was, where a cell fails"
+    from execnb.nbio import read_nb, write_nb, _dict2obj
+    from execnb.shell import CaptureShell
+    from fastcore.xtras import str2bool
+    nb, (cells, front) = read_nb(path), processed(path)
+    if str2bool(front.get('skip_exec', False)):
+        print(f'{rel(path)}: skip_exec, not run'); return True
+    skip, start = set(config().tst_flags.split()) - set(flags.split()), time.time()
+    os.environ['IN_TEST'] = '1'
+    sys.path.insert(0, str(ROOT))
+    os.chdir(path.parent)
+    shell = CaptureShell(path, mpl_format='png')
+    shell.run("import matplotlib; matplotlib.rcParams['figure.dpi'] = 100; del matplotlib")
+    for i, (cell, proc) in enumerate(zip(nb.cells, cells)):
+        if not is_run(proc, skip): continue
+        cell.outputs = _dict2obj(list(shell.run(proc.source)))
+        if shell.exc:
+            tb = ''.join(o for out in cell.outputs if out.output_type == 'error' for o in out.traceback)
+            print(f'{rel(path)}: cell {i} failed\n{"-"*70}\n{cell.source}\n{"-"*70}\n{tb}', file=sys.stderr)
+            return False
+    clean(nb)
+    write_nb(nb, path)
+    print(f'{rel(path)}: {time.time()-start:.1f} s')
+    return True
+
+def cmd_run(a):
+    "Execute notebooks in place: all, or those given; each in a process of its own"
+    paths = []
+    for o in a.paths or [ROOT/'nbs']:
+        o = Path(o).resolve()
+        if not o.exists(): sys.exit(f'{o}: no such notebook or folder')
+        paths += [p for p in notebooks() if p.is_relative_to(o)] if o.is_dir() else [o]
+    if not paths: sys.exit('no notebooks found')
+    if len(paths) == 1: return run_nb(paths[0], a.flags)
+    cmd = [sys.executable, __file__, 'run', '--flags', a.flags]
+    bad = [rel(p) for p in paths if subprocess.run(cmd + [str(p)]).returncode]
+    if bad: print('failed: ' + ' '.join(bad), file=sys.stderr)
+    return not bad
+
+
+# ---------------------------------------------------------------- readme
+
+def from_root(md, folder='nbs'):
+    "`md` with links relative to `folder` rewritten relative to the repository"
+    def f(m):
+        pre, url = m.groups()
+        if re.match(r'[a-z][a-z+.-]*:|#|/', url): return m[0]
+        url = posixpath.normpath(f'{folder}/{url}')
+        if not (ROOT/url.split('#')[0]).exists(): raise FileNotFoundError(f'{folder}/index.ipynb links to {url}, which is not there')
+        return pre + url
+    return re.sub(r'(\]\(|\bsrc="|\bhref=")([^)\s"]+)', f, md)
+
+def output_md(out):
+    "One stored output as markdown; pictures must be committed files instead"
+    if out.output_type == 'stream': return '```\n' + ''.join(out.text).rstrip() + '\n```'
+    data = out.get('data', {})
+    if any(k.startswith('image/') for k in data):
+        raise ValueError('index.ipynb stores a picture as an output; save it under nbs/images and show it by markdown')
+    if 'text/markdown' in data: return ''.join(data['text/markdown'])
+    return '```\n' + ''.join(data.get('text/plain', '')).rstrip() + '\n```'
+
+def readme():
+    "Text of README.md: what nbs/index.ipynb shows, without Quarto"
+    path = ROOT/'nbs'/config().readme_nb
+    cells, front = processed(path)
+    res, titled = ['<!-- Made from nbs/index.ipynb by tools/nb.py readme; edit the notebook. -->'], False
+    for c in cells:
+        src, d = c.source.strip(), c.directives_
+        if not src or c.cell_type == 'raw' or {'hide', 'export', 'exporti', 'default_exp'} & d.keys(): continue
+        if c.cell_type == 'markdown':
+            if not titled and src.startswith('# '):
+                titled, src = True, f"# {front['title']}" + (f"\n\n> {front['description']}" if 'description' in front else '')
+            res.append(re.sub(r'^:::.*\n?', '', from_root(src), flags=re.M).strip())
+            continue
+        if d.get('include:') == ['false']: continue
+        code = '\n'.join(o for o in src.splitlines() if not re.match(r'#\s*\|', o))
+        if d.get('echo:') != ['false']: res.append(f'```python\n{code}\n```')
+        if d.get('output:') != ['false']: res += [output_md(o) for o in c.get('outputs', [])]
+    return '\n\n'.join(res) + '\n'
+
+def cmd_readme(a):
+    "Write README.md from nbs/index.ipynb"
+    (ROOT/'README.md').write_text(readme(), encoding='utf-8')
+    print('README.md written')
+
+
+# ---------------------------------------------------------------- links
+
+_colab = re.compile(r'colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/([\w./-]+?)/(nbs/[^)\s"\\]*)')
+_text = {'.ini', '.md', '.cff', '.yml', '.yaml', '.toml', '.py', '.ipynb', ''}
+
+def linked_files():
+    "Files in which the public address may stand: all text outside the package, whose modules are exported"
+    dirs = [ROOT/o for o in ('nbs', '.github', 'benchmarks')]
+    files = list(ROOT.glob('*')) + [p for d in dirs for p in d.rglob('*')]
+    return sorted(p for p in files if p.is_file() and not p.is_symlink() and p.suffix in _text
+                  and not {'.ipynb_checkpoints', '__pycache__'} & set(p.parts))
+
+def read(p):
+    "Text of `p`, empty where it is not text"
+    try: return Path(p).read_text(encoding='utf-8')
+    except UnicodeDecodeError: return ''
+
+def address():
+    "(slug, docs, branch) from settings.ini: `owner/repo`, the site's address, the branch"
+    cfg = config()
+    m = re.fullmatch(r'https://github\.com/([\w.-]+/[\w.-]+?)/?', cfg.git_url)
+    if not m: raise ValueError(f'git_url={cfg.git_url} in settings.ini is not like https://github.com/owner/repo')
+    return m[1], (cfg.doc_host.rstrip('/') + '/' + cfg.doc_baseurl.strip('/')).rstrip('/'), cfg.branch
+
+def pages(slug):
+    "Address at which GitHub serves the site of `slug`"
+    owner, repo = slug.split('/')
+    return f'https://{owner.lower()}.github.io/{repo}'
+
+def set_setting(key, value):
+    "Set `key` in settings.ini, keeping its other lines"
+    p = ROOT/'settings.ini'
+    txt, n = re.subn(rf'(?m)^{key}\s*=.*$', lambda m: f'{key} = {value}', p.read_text(encoding='utf-8'))
+    if n != 1: raise KeyError(f'{key} stands {n} times in settings.ini')
+    p.write_text(txt, encoding='utf-8')
+
+def rewrite(txt, slug, docs, branch, old_slugs, old_docs, path=None):
+    "`txt` with every old address replaced; the first Colab link, the badge, of the notebook at `path` opens itself"
+    first = [path]
+    for o in sorted(old_docs, key=len, reverse=True): txt = re.sub(re.escape(o) + r'(?![\w.-]*\w)', docs, txt)
+    for o in sorted(old_slugs, key=len, reverse=True):
+        txt = re.sub(r'(github(?:usercontent)?\.com/|/github/)' + re.escape(o) + r'(?=\.git\b|[^\w.-]|\.(?!\w)|$)', lambda m: m[1]+slug, txt)
+    def own(m):
+        to = first.pop() if first else None
+        return f'colab.research.google.com/github/{slug}/blob/{branch}/' + (to or m[3])
+    return _colab.sub(own, txt)
+
+def badge_path(p):
+    "Where the first Colab link of file `p` must lead: to itself, for a notebook of a section"
+    return rel(p.with_suffix('.ipynb')) if p.suffix in ('.ipynb', '.py') and p.parent.name in FOLDERS else None
+
+def stated():
+    "Addresses of the site as CITATION.cff and _quarto.yml give them"
+    find = lambda p, k: re.findall(rf'(?m)^\s*{k}:\s*"?(https?://[^"\s]+?)/?"?\s*$', read(ROOT/p) if (ROOT/p).exists() else '')
+    return find('CITATION.cff', 'url') + find('_quarto.yml', 'site-url')
+
+def addresses_in(texts):
+    "Slugs that look like former addresses of this repository: in Colab badges, or with its name"
+    slug, _, _ = address()
+    repo = slug.split('/')[1]
+    res = {m[1] for t in texts for m in _colab.finditer(t)}
+    return res | {m for t in texts for m in re.findall(rf'github\.com/([\w.-]+/{re.escape(repo)})(?![\w-])', t)} | {slug}
+
+def cmd_links(a):
+    "Write the repository's public address everywhere, from settings.ini or `--set-repo`"
+    files = [p for p in linked_files() if p.name != 'settings.ini']
+    old_slugs = addresses_in(map(read, files))
+    old_docs = {address()[1], *stated(), *map(pages, old_slugs)}
+    if a.set_repo:
+        m = re.fullmatch(r'https://github\.com/([\w.-]+)/([\w.-]+?)(\.git)?/?', a.set_repo)
+        if not m: sys.exit(f'--set-repo {a.set_repo}: give an address like https://github.com/owner/repo')
+        owner, repo = m[1], m[2]
+        if config().author_email.endswith('@users.noreply.github.com'): set_setting('author_email', f'{owner}@users.noreply.github.com')
+        for k, v in dict(user=owner, repo=repo, git_url=f'https://github.com/{owner}/{repo}').items(): set_setting(k, v)
+    if a.set_repo or a.docs:
+        new = (a.docs or pages(f'{owner}/{repo}')).rstrip('/')
+        m = re.fullmatch(r'(https?://[^/]+)(/.*)?', new)
+        if not m: sys.exit(f'--docs {a.docs}: give an address like https://owner.github.io/repo')
+        set_setting('doc_host', m[1]); set_setting('doc_baseurl', m[2] or '/')
+    from nbdev.config import get_config
+    get_config.cache_clear()
+    slug, docs, branch = address()
+    for p in files:
+        old = read(p)
+        new = rewrite(old, slug, docs, branch, old_slugs, old_docs, badge_path(p))
+        if new != old: p.write_text(new, encoding='utf-8'); print(f'{rel(p)}: rewritten')
+    export(ROOT)
+
+def link_problems():
+    "Addresses that disagree with settings.ini, one line each"
+    slug, docs, branch = address()
+    files = [p for p in linked_files() if not (p.suffix == '.py' and p.is_relative_to(ROOT/'nbs'))]
+    texts, res = {p: read(p) for p in files}, []
+    slugs = addresses_in(texts.values())
+    for p, txt in texts.items():
+        new = rewrite(txt, slug, docs, branch, slugs, {*stated(), *map(pages, slugs)}, badge_path(p))
+        for x, y in zip(txt.splitlines(), new.splitlines()):
+            if x != y: res.append(f'{rel(p)}: {x.strip()[:160]} should be {y.strip()[:160]} (tools/nb.py links)')
+    for p in notebooks():
+        if p.parent.name in FOLDERS and not _colab.search(texts[p]): res.append(f'{rel(p)}: no Colab badge')
+        for _, _, to in _colab.findall(texts[p]):
+            if not (ROOT/to).exists(): res.append(f'{rel(p)}: a Colab link leads to {to}, which is not there')
+    for o in 'CITATION.cff', '_quarto.yml':
+        for want in f'https://github.com/{slug}', docs:
+            if want not in texts.get(ROOT/o, ''): res.append(f'{o}: {want} is missing (tools/nb.py links)')
+    if config().user != slug.split('/')[0]: res.append(f'settings.ini: user={config().user} but git_url={config().git_url}')
+    return res
+
+
+# ---------------------------------------------------------------- check
+
+def export(root):
+    "`nbdev_export` in `root`"
+    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
+    res = subprocess.run([sys.executable, '-W', 'ignore', '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'],
+                         cwd=root, env=env, capture_output=True, text=True)
+    if res.returncode: raise RuntimeError(f'nbdev_export failed:\n{res.stderr}')
+
+def export_problems():
+    "Modules that differ from what their notebooks export"
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d)/'repo'
+        for p in [ROOT/'settings.ini', *(ROOT/'al_repro').rglob('__init__.py'), *notebooks()]:
+            (d/rel(p)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(p, d/rel(p))
+        export(d)
+        find = lambda r: {p.relative_to(r).as_posix(): p.read_text(encoding='utf-8') for p in (r/'al_repro').rglob('*.py')}
+        new, old = find(d), find(ROOT)
+    res = [f'{o}: no notebook exports it' for o in sorted(old.keys() - new.keys())]
+    for o, txt in sorted(new.items()):
+        if o not in old: res.append(f'{o}: missing; run nbdev_export')
+        elif old[o] != txt:
+            diff = [l for l in difflib.unified_diff(old[o].splitlines(), txt.splitlines(), lineterm='', n=0)][3:6]
+            res.append(f'{o}: not what the notebook exports; run nbdev_export ({" | ".join(diff)[:200]})')
+    return res
+
+def _here(tree):
+    "Nodes that surely run when `tree` does: not inside functions, branches, handlers, or where output is captured"
+    todo = list(tree)
+    while todo:
+        o = todo.pop()
+        yield o
+        if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.If, ast.IfExp, ast.While, ast.BoolOp)): continue
+        if isinstance(o, ast.With) and re.search('redirect|capture', ast.unparse(o.items[0])): continue
+        if isinstance(o, ast.Try): todo += o.finalbody + ([] if o.handlers else o.body)
+        else: todo += list(ast.iter_child_nodes(o))
+
+def must_show(src):
+    "Does code `src` surely leave an output: a print, a figure, or a closing value that is no call?"
+    try: tree = ast.parse(src).body
+    except SyntaxError: return False
+    names = [ast.unparse(o.func).split('.')[-1] for o in _here(tree) if isinstance(o, ast.Call) and all(k.arg != 'file' for k in o.keywords)]
+    if {'subplots', 'figure', 'subplot_mosaic'} & set(names) and 'close' not in names: return True
+    if src.rstrip().endswith(';'): return False     # execnb drops stdout too
+    if {'print', 'display'} & set(names): return True
+    last = tree[-1] if tree else None
+    quiet = ast.Call, ast.Await, ast.Yield, ast.IfExp, ast.BoolOp
+    return isinstance(last, ast.Expr) and not isinstance(last.value, quiet) and not (
+        isinstance(last.value, ast.Constant) and last.value.value is None)
+
+def may_show(src):
+    "Does code `src` end in a call that may well have a value?"
+    try: tree = ast.parse(src).body
+    except SyntaxError: return False
+    if not tree or not isinstance(tree[-1], ast.Expr) or src.rstrip().endswith(';'): return False
+    o = tree[-1].value
+    return isinstance(o, ast.Call) and not ast.unparse(o.func).split('.')[-1].startswith(('test', 'check', 'assert', 'seed'))
+
+def nb_problems(path):
+    "What is wrong with one notebook: not clean, not executed, too long a cell, ..."
+    import json, nbformat
+    from execnb.nbio import nb2str, read_nb
+    from fastcore.xtras import str2bool
+    res, txt = [], path.read_text(encoding='utf-8')
+    say = lambda s: res.append(f'{rel(path)}: {s}')
+    nb, (cells, front) = read_nb(path), processed(path)
+    try: nbformat.validate(nbformat.reads(txt, as_version=4))
+    except Exception as e: say(f'not a valid notebook: {str(e).splitlines()[0]}')
+    if any('id' not in o for o in json.loads(txt)['cells']): say('cells without an id; run nbdev_clean')
+    clean(nb)
+    if nb2str(nb) != txt: say('not clean; run nbdev_clean')
+    skip = set(config().tst_flags.split())
+    evaluated = not str2bool(front.get('skip_exec', False))
+    shows, shown = [], False
+    for i, (c, p) in enumerate(zip(nb.cells, cells)):
+        if c.cell_type != 'code': continue
+        code = next(iter(p.source.strip().splitlines()), '')[:60]
+        outs, n = c.get('outputs', []), len(c.source.splitlines())
+        if n > MAX_LINES: say(f'cell {i} ({code}) has {n} lines, more than {MAX_LINES}')
+        text = nb2str(outs)
+        if any(o['output_type'] == 'error' for o in outs): say(f'cell {i} ({code}) stores an error')
+        for bad in str(ROOT), f'{Path.home()}/', 'site-packages/', '/tmp/':
+            if bad in text: say(f"cell {i} ({code}) has an output with a path of this machine ({bad})")
+        if not evaluated or not is_run(p, skip): continue
+        shown = shown or bool(outs)
+        if must_show(p.source) and not outs: say(f'cell {i} ({code}) has no output; run tools/nb.py run')
+        if must_show(p.source) or may_show(p.source): shows.append(i)
+    if shows and not shown: say('not executed: no cell has an output; run tools/nb.py run')
+    title = next((c.source for c in nb.cells if c.cell_type == 'markdown' and re.match(r'#\s', c.source)), '')
+    lost = [o for o in title.splitlines() if o.strip() and not re.match(r'#\s|>\s|- [\w-]+:', o)]
+    if lost: say(f'the title cell holds more than title and `>` line, which the docs drop: {lost[0][:80]}')
+    if not title: say('no title')
+    return res
+
+def cmd_check(a):
+    "Fail, listing everything that is wrong"
+    res = []
+    for p in notebooks():
+        try: res += nb_problems(p)
+        except Exception as e: res.append(f'{rel(p)}: {type(e).__name__}: {e}')
+    try: res += export_problems()
+    except Exception as e: res.append(str(e))
+    try:
+        if not (ROOT/'README.md').exists() or readme() != read(ROOT/'README.md'): res.append('README.md: differs from nbs/index.ipynb; run tools/nb.py readme')
+    except Exception as e: res.append(f'README.md: {e}')
+    res += link_problems()
+    for o in res: print(o)
+    print(f'{len(notebooks())} notebooks, {len(res)} problems')
+    return not res
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sub = p.add_subparsers(dest='cmd', required=True)
+    add = lambda nm, f: sub.add_parser(nm, help=f.__doc__, description=f.__doc__)
+    r = add('run', cmd_run)
+    r.add_argument('paths', nargs='*', help='notebooks or folders (default: all)')
+    r.add_argument('--flags', default='', help='run the cells with these flags too, e.g. "slow cuda"')
+    add('readme', cmd_readme)
+    l = add('links', cmd_links)
+    l.add_argument('--set-repo', metavar='URL', help='new address, e.g. https://github.com/owner/al_repro')
+    l.add_argument('--docs', metavar='URL', help='new address of the site (default: GitHub pages of the repository)')
+    add('check', cmd_check)
+    a = p.parse_args(argv)
+    if a.cmd != 'run': os.chdir(ROOT)
+    return globals()['cmd_' + a.cmd](a)
+
+if __name__ == '__main__': sys.exit(main() is False)
