@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'digest', 'identity', 'write_json', 'read_json', 'pack_ids'
            'path_of', 'rounds_of', 'stale_reason', 'load_records', 'refuse_strangers', 'table', 'picks', 'helpers']
 
 # %% ../../nbs/experiments/01_records.ipynb #98a60006
-import base64, hashlib, json, os, platform, zlib
+import base64, contextlib, hashlib, json, os, platform, zlib
 from pathlib import Path
 import numpy as np
 from ..core.models import Net
@@ -36,16 +36,16 @@ def write_json(path, obj):
             f.write(json.dumps(obj, separators=(',', ':')))
             f.flush(); os.fsync(f.fileno())
         os.replace(tmp, path)
-    except OSError as e:
-        try: tmp.unlink(missing_ok=True)
-        except OSError: pass
-        raise OSError(e.errno, f"cannot write {path}: {e.strerror}; finished rounds are kept, make room or choose another --out and run again") from None
+    except OSError as e: raise OSError(e.errno, f"cannot write {path}: {e.strerror}; finished rounds are kept, make room or choose another --out and run again") from None
+    finally: # Ctrl-C included
+        with contextlib.suppress(OSError): tmp.unlink(missing_ok=True)
 
 def read_json(path): # the record, or None for a damaged file
     "Read a record; None if it is cut short or no record at all."
     try: r = json.loads(Path(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError): return None
-    return r if isinstance(r, dict) and {'protocol', 'spec', 'seed', 'rounds'} <= set(r) else None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, IsADirectoryError): return None
+    if not isinstance(r, dict) or not {'protocol', 'spec', 'seed', 'rounds'} <= set(r): return None
+    return r if isinstance(r['protocol'], dict) and isinstance(r['rounds'], list) and all(isinstance(x, dict) and 'picks' in x for x in r['rounds']) else None
 
 # %% ../../nbs/experiments/01_records.ipynb #bbb3e87b
 def pack_ids(ids): # a list, or a dict for long ones
@@ -97,17 +97,19 @@ def stale_reason(record): # '' if fresh
 
 # %% ../../nbs/experiments/01_records.ipynb #57456827
 def load_records(folder): # list of records, list of damaged paths
-    "All records below `folder`, sorted by path; `FileNotFoundError` if there is no such folder, `ValueError` if data are mixed."
+    "All records below `folder`, sorted by path; `FileNotFoundError` if there is no such folder, `ValueError` if data are mixed or a run is there twice."
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}; pass the --out folder of a run")
     files = sorted(folder.rglob('*.json'))
     records = [read_json(f) for f in files]
     damaged = [f for f,r in zip(files, records) if r is None]
-    records = [r for r in records if r is not None]
-    prints = {}
+    files, records = [f for f,r in zip(files, records) if r is not None], [r for r in records if r is not None]
+    prints, runs = {}, {}
     for r in records: prints.setdefault((r['protocol']['name'], r['protocol']['data'], r['protocol']['scale']), {}).setdefault(r['data']['fingerprint'], r)
     for key,p in prints.items():
         if len(p) > 1: raise ValueError(f"records of {'-'.join(key)} in {folder} come from different data (fingerprints {', '.join(p)}); keep one folder for each data set")
+    for f,r in zip(files, records):
+        if (first := runs.setdefault((r.get('identity') or f, r['seed'], r.get('device')), f)) != f: raise ValueError(f"{first} and {f} hold the same run, which would count twice; move one of them out of {folder}")
     return records, damaged
 
 # %% ../../nbs/experiments/01_records.ipynb #bab6d0f6
