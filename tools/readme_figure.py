@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from matplotlib import pyplot as plt
-from al_repro.experiments.claims import base_name, fresh
+from al_repro.experiments.claims import base_name
+from al_repro.experiments.effects import fresh
 from al_repro.experiments.figures import curve_gap, learning_curves
 from al_repro.experiments.records import table
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 # %% ../../nbs/core/02_models.ipynb #7565e329
 class Fold(nn.Module):
-    "(m,b,c,h,w) images to (b,m*c,h,w)."
+    "(m,b,c,h,w) images to (b,m*c,h,w) maps: the channels of member 0 first, then those of member 1, ..."
     def forward(self, x):
         m,b,c,h,w = x.shape
         x = x[0] if m == 1 else x.transpose(0, 1).reshape(b, m*c, h, w)
@@ -25,18 +25,20 @@ class Unfold(nn.Module):
     def __init__(self, members): super().__init__(); self.members = members
     def forward(self, x): return x.reshape(len(x), self.members, -1).transpose(0, 1)
 
-# %% ../../nbs/core/02_models.ipynb #8f9c9082
+# %% ../../nbs/core/02_models.ipynb #2f2f4292
 def conv(
-    members, # independent networks side by side
+    members, # m independent networks side by side
     c_in, c_out, # channels of each
-    k=3, stride=1, padding=0, bias=True,
-):
+    k=3, # side of the kernel
+    stride=1, padding=0, bias=True, # as for `nn.Conv2d`
+): # a layer: (b,m*c_in,h,w) maps to (b,m*c_out,h',w')
     "A convolution of each member with its own kernels."
     return nn.Conv2d(members*c_in, members*c_out, k, stride, padding, groups=members, bias=bias)
 
+# %% ../../nbs/core/02_models.ipynb #f58b58ad
 class Linear(nn.Module):
     "(m,b,d_in) to (m,b,d_out), each member with its own weights."
-    def __init__(self, members, d_in, d_out):
+    def __init__(self, members, d_in, d_out): # zero until `init_weights`
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(members, d_out, d_in))
         self.bias = nn.Parameter(torch.zeros(members, d_out))
@@ -44,6 +46,7 @@ class Linear(nn.Module):
         if len(self.weight) == 1: return F.linear(x, self.weight[0], self.bias[0])
         return torch.baddbmm(self.bias[:,None], x, self.weight.transpose(1, 2))
 
+# %% ../../nbs/core/02_models.ipynb #3c677ec9
 class BatchNorm(nn.Module):
     "Batch normalisation of (m,b,d) vectors, statistics for each member and unit."
     def __init__(self, members, d): super().__init__(); self.bn = nn.BatchNorm1d(members*d)
@@ -55,7 +58,11 @@ class BatchNorm(nn.Module):
 class Net(nn.Module):
     "`body`: (m,b,c,h,w) images to (m,b,d) embeddings; `head`: embeddings to (m,b,classes) logits."
     version = 1 # raise it when the same seed would give other weights or outputs
-    def __init__(self, body, d, n_classes, members=1):
+    def __init__(self,
+        body, # a list of layers, the last of which gives (m,b,d)
+        d, # size of the embedding
+        n_classes, members=1, # outputs of the head; m networks side by side
+    ):
         super().__init__()
         self.body,self.head = nn.Sequential(*body),Linear(members, d, n_classes)
         self.d,self.n_classes,self.members = d,n_classes,members
@@ -67,9 +74,9 @@ class Net(nn.Module):
 # %% ../../nbs/core/02_models.ipynb #dd37bffd
 def init_weights(
     net, # a `Net`
-    generators, # one CPU `torch.Generator` for each member
-):
-    "Glorot-uniform weights and zero biases, as Keras starts; member i draws from generator i alone."
+    generators, # m CPU `torch.Generator`s, one for each member
+): # `net`, changed in place
+    "Glorot-uniform weights and zero biases, as Keras starts; member i draws from generator i alone. `ValueError` unless m generators."
     m = net.members
     if len(generators) != m: raise ValueError(f"{len(generators)} generators for {m} members; pass one for each")
     for l in net.modules():
@@ -82,8 +89,11 @@ def init_weights(
     return net
 
 # %% ../../nbs/core/02_models.ipynb #a2dfa117
-def lenet(shape, n_classes, members=1):
-    "DAL's LeNet for (c,h,w) images of 10x10 or more; embedding 128."
+def lenet(
+    shape, # (c,h,w) of an image
+    n_classes, members=1, # as for `Net`
+): # a `Net`
+    "DAL's LeNet for images of 10x10 or more; embedding 128. `ValueError` for smaller ones."
     c,h,w = shape
     if min(h, w) < 10: raise ValueError(f"shape={tuple(shape)} is too small for LeNet, which needs 10x10; load the data with size=28, or use the model 'mlp'")
     h,w = (((s - 2)//2 - 2)//2 for s in (h, w))
@@ -93,8 +103,11 @@ def lenet(shape, n_classes, members=1):
     return Net(body, 128, n_classes, m)
 
 # %% ../../nbs/core/02_models.ipynb #26e0e60a
-def vgg16(shape, n_classes, members=1):
-    "DAL's VGG16 for (c,h,w) images, sides of 32 or more; embedding 512."
+def vgg16(
+    shape, # (c,h,w) of an image
+    n_classes, members=1, # as for `Net`
+): # a `Net`
+    "DAL's VGG16 for images of 32x32 or more; embedding 512. `ValueError` for smaller ones."
     c,h,w = shape
     if min(h, w) < 32: raise ValueError(f"shape={tuple(shape)} is too small for VGG16, which halves the sides five times; load the data with size=32")
     m,body = members,[Fold()]
@@ -109,8 +122,8 @@ def vgg16(shape, n_classes, members=1):
 
 # %% ../../nbs/core/02_models.ipynb #be1b1af1
 class BasicBlock(nn.Module):
-    "Two 3x3 convolutions with a shortcut (He et al., 2016)."
-    def __init__(self, m, c_in, c_out, stride):
+    "Two 3x3 convolutions with a shortcut (He et al., 2016): (b,m*c_in,h,w) to (b,m*c_out,h/stride,w/stride)."
+    def __init__(self, m, c_in, c_out, stride): # members, channels of each, step of the first convolution
         super().__init__()
         self.conv1,self.bn1 = conv(m, c_in, c_out, 3, stride, 1, bias=False),nn.BatchNorm2d(m*c_out)
         self.conv2,self.bn2 = conv(m, c_out, c_out, 3, 1, 1, bias=False),nn.BatchNorm2d(m*c_out)
@@ -121,8 +134,11 @@ class BasicBlock(nn.Module):
         return F.relu(y + self.short(x))
 
 # %% ../../nbs/core/02_models.ipynb #4bb460f1
-def resnet18(shape, n_classes, members=1):
-    "ResNet18 with a 3x3 stem for small images; embedding 512."
+def resnet18(
+    shape, # (c,h,w) of an image, any size
+    n_classes, members=1, # as for `Net`
+): # a `Net`
+    "ResNet18 with a 3x3 stem for small images (He et al., 2016); embedding 512."
     m = members
     body = [Fold(), conv(m, shape[0], 64, padding=1, bias=False), nn.BatchNorm2d(m*64), nn.ReLU()]
     for c_in,c_out,stride in [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]:
@@ -130,8 +146,11 @@ def resnet18(shape, n_classes, members=1):
     return Net(body + [nn.AdaptiveAvgPool2d(1), Unfold(m)], 512, n_classes, m)
 
 # %% ../../nbs/core/02_models.ipynb #0997f479
-def mlp(shape, n_classes, members=1):
-    "128-64 perceptron with dropout for images of any size; embedding 64."
+def mlp(
+    shape, # (c,h,w) of an image, any size
+    n_classes, members=1, # as for `Net`
+): # a `Net`
+    "Perceptron with layers of 128 and 64 and dropout (ours); embedding 64."
     m = members
     body = [Fold(), Unfold(m), Linear(m, math.prod(shape), 128), nn.ReLU(), Linear(m, 128, 64), nn.ReLU(), nn.Dropout(.5)]
     return Net(body, 64, n_classes, m)
@@ -139,7 +158,11 @@ def mlp(shape, n_classes, members=1):
 MODELS = dict(lenet=lenet, vgg16=vgg16, resnet18=resnet18, mlp=mlp)
 
 # %% ../../nbs/core/02_models.ipynb #89945fa7
-def build_model(name, shape, n_classes, members=1):
-    "The network `name` for (c,h,w) images; `ValueError` for an unknown name."
+def build_model(
+    name, # one of `MODELS`
+    shape, # (c,h,w) of an image
+    n_classes, members=1, # as for `Net`
+): # a `Net`, its weights not yet drawn
+    "The network `name`; `ValueError` for an unknown name or images too small for it."
     if name not in MODELS: raise ValueError(f"model={name!r} is unknown; choose one of {', '.join(MODELS)}")
     return MODELS[name](shape, n_classes, members)

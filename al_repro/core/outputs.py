@@ -13,15 +13,19 @@ from .models import Linear
 from .train import images, torch_rng
 
 # %% ../../nbs/core/04_outputs.ipynb #55ec56bd
-def chunk_rows(x, members): # rows in a chunk
+def chunk_rows(
+    x, # images, for the device they are on
+    members, # networks they go through at once
+): # rows of a chunk
     "Rows to push through at once: few on a CPU, where caches matter, thousands on a GPU."
     return max(1, (8192 if x.is_cuda else 256)//members)
 
+# %% ../../nbs/core/04_outputs.ipynb #8a9811cb
 @torch.inference_mode()
 def forward_pass(
     net, # a `Net` of m members in evaluation mode
     x, # (n,c,h,w) uint8 images
-    ids, # (m,u) rows for each member
+    ids, # (m,u) rows, for each member its own
 ): # dict: logits (m,u,classes), embeds (m,u,d), float32 numpy
     "Logits and embeddings (the input of the last layer, dropout off) of the rows `ids`."
     logits, embeds = [], []
@@ -44,31 +48,46 @@ def draw_masks(
     draw = lambda g,s,p: (torch.rand(t, *s[1:], generator=g) >= p).float()/(1 - p)
     return [torch.stack([draw(g, s, p) for g in generators], 1) for s,p in zip(shapes, ps)]
 
-# %% ../../nbs/core/04_outputs.ipynb #9adcac14
-def tail_shapes(net, i, h): # a list of (m,...) shapes
-    "What one row looks like, (m,...), at each dropout layer from position `i` of the body on."
+# %% ../../nbs/core/04_outputs.ipynb #c9bb36e1
+def tail_shapes(
+    net, # a `Net` of m members
+    i, # position in the body
+    h, # what comes in there: (m,b,d) vectors or (b,m*c,h,w) maps
+): # for each dropout layer from `i` on a shape (m,...)
+    "What one row of each member looks like at the dropout layers."
     shapes, m = [], net.members
     for l in net.body[i:]:
         if isinstance(l, nn.Dropout): shapes.append((m, *h.shape[2:]) if h.shape[0] == m and h.dim() == 3 else (m, h.shape[1]//m, *h.shape[2:]))
         h = l(h)
     return shapes
 
-def apply_mask(h, z): # h with one sample's mask
-    "Multiply (m,b,d) vectors or (b,m*c,h,w) maps by the mask (m,...) of one sample."
+# %% ../../nbs/core/04_outputs.ipynb #65131591
+def apply_mask(
+    h, # (m,b,d) vectors or (b,m*c,h,w) maps
+    z, # (m,d) or (m,c,h,w): the mask of one sample
+): # shaped as `h`
+    "Multiply every row by the same mask."
     return h*z[:,None] if z.dim() == 2 else h*z.flatten(0, 1)
 
-def tail(net, i, h, masks, j): # (m,b,classes) logits
+def tail(
+    net, i, h, # as for `tail_shapes`
+    masks, j, # of `draw_masks`; the sample
+): # (m,b,classes) logits
     "The body from `i` on, and the head, with the masks of sample `j` in place of dropout."
     masks = iter(masks)
     for l in net.body[i:]: h = apply_mask(h, next(masks)[j]) if isinstance(l, nn.Dropout) else l(h)
     return net.head(h)
 
-# %% ../../nbs/core/04_outputs.ipynb #aea0d0d9
-def folded_head(net, z): # weight (m,t*c,d), bias (m,t*c)
-    "The head of each sample with its mask (t,m,d) folded into the weights, stacked."
+# %% ../../nbs/core/04_outputs.ipynb #1a4beb04
+def folded_head(
+    net, # a `Net` of m members, embedding d, c classes
+    z, # (t,m,d) masks of the embedding
+): # weight (m,t*c,d), bias (m,t*c)
+    "The head of every sample, its mask folded into the weights, one below the other."
     w = net.head.weight[:,None]*z.transpose(0, 1)[:,:,None]
     return w.flatten(1, 2), net.head.bias.repeat(1, len(z))
 
+# %% ../../nbs/core/04_outputs.ipynb #f4df5983
 @torch.inference_mode()
 def mc_pass(
     net, x, ids, # as in `forward_pass`
@@ -89,34 +108,36 @@ def mc_pass(
         out.append(z.softmax(-1).float().cpu())
     return torch.cat(out, 1).numpy()
 
-# %% ../../nbs/core/04_outputs.ipynb #dfd6de67
+# %% ../../nbs/core/04_outputs.ipynb #b5a2ec62
 class Group:
     "The lazily computed outputs of the members of a fit, each on its own ids."
-    def __init__(self, fitted, x, ids, mc_samples=20):
+    def __init__(self,
+        fitted, # a `Fitted` of m members
+        x, # (n,c,h,w) uint8 images on its device
+        ids, mc_samples=20, # for each member its u rows; t
+    ):
         self.fitted, self.x, self.ids, self.mc_samples, self.cache = fitted, x, [np.asarray(i) for i in ids], mc_samples, {}
         if len({len(i) for i in self.ids}) > 1: raise ValueError(f"members with {sorted({len(i) for i in self.ids})} ids in one group; group members of one size")
 
     def get(self, name): # (m,u,...) float32 numpy
-        "Compute `name` for all members unless that is done; `ValueError` for an unknown name or NaN."
+        "Output `name` of all members, computed unless that is done; `ValueError` for an unknown name or NaN."
         if name not in self.cache: self._compute(name)
         return self.cache[name]
 
     def _compute(self, name):
         f, ids = self.fitted, np.stack(self.ids)
         if name in ('logits', 'embeds'): new = forward_pass(f.net, self.x, ids)
-        elif name == 'probs':
-            z = torch.as_tensor(self.get('logits'))
-            new = dict(probs=z.softmax(-1).numpy())
+        elif name == 'probs': new = dict(probs=torch.as_tensor(self.get('logits')).softmax(-1).numpy())
         elif name == 'mc': new = dict(mc=mc_pass(f.net, self.x, ids, self.mc_samples, [torch_rng(s, 'mc', f.round) for s in f.seeds]))
         else: raise ValueError(f"output {name!r} is unknown; choose one of probs, logits, embeds, mc")
         for k,v in new.items():
             if not np.isfinite(v).all(): raise ValueError(f"{k} of the model of round {f.round} contain NaN or infinity: training diverged; lower the recipe's lr")
         self.cache.update(new)
 
-# %% ../../nbs/core/04_outputs.ipynb #eda95546
+# %% ../../nbs/core/04_outputs.ipynb #97960008
 class Outputs:
     "What one member of a fit says of the rows `ids`; fetched by row id, computed on first use."
-    def __init__(self, group, member=0):
+    def __init__(self, group, member=0): # a `Group`, and which of its members
         self.group, self.member = group, member
         self.ids = group.ids[member]
         self._order = np.argsort(self.ids, kind='stable')
@@ -126,13 +147,14 @@ class Outputs:
         if (miss := np.asarray(ids)[self.ids[at] != ids]).size: raise ValueError(f"id {miss[0]} is not among the {len(self.ids)} rows of these outputs")
         return self.group.get(name)[self.member][at]
 
+# %% ../../nbs/core/04_outputs.ipynb #e5633457
 def outputs(
     fitted, # a `Fitted` of m members
     x, # (n,c,h,w) uint8 images on its device
     ids, # for each member the rows in play, all of one length
     mc_samples=20, # Monte Carlo samples, if asked for
 ): # m `Outputs`
-    "One lazy `Outputs` for each member of a fit."
+    "One lazy `Outputs` for each member of a fit; `ValueError` for pools of unequal size."
     g = Group(fitted, x, ids, mc_samples)
     return [Outputs(g, i) for i in range(len(ids))]
 

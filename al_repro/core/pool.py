@@ -30,11 +30,10 @@ def as_ids(
 # %% ../../nbs/core/01_pool.ipynb #58a8ea6c
 @dataclass(frozen=True, eq=False)
 class Pool:
-    "Which of `n` rows were labelled in which round; immutable, `add` gives a new one."
+    "Which of `n` rows were labelled in which round; immutable, `add` gives a new one. `ValueError` for ids that clash."
     n: int # rows of the data set
-    rounds: tuple = () # one int64 array of ids per round, in the order labelled
-    within: np.ndarray = None # the only ids in play; None: all
-
+    rounds: tuple = () # one (k,) int64 array of ids per round, in the order labelled
+    within: np.ndarray = None # (m,) the only ids in play; None: all
     def __post_init__(self):
         rounds, within = self.rounds, self.within
         if within is not None: object.__setattr__(self, 'within', np.sort(as_ids(within, self.n, 'within')))
@@ -42,7 +41,6 @@ class Pool:
         if rounds: as_ids(self.labelled, self.n, 'rounds')
         if within is not None and (out := np.setdiff1d(self.labelled, self.within)).size:
             raise ValueError(f"id {out[0]} is not in `within`: only the pool's own ids can be labelled")
-
     @property
     def ids(self): # (m,) every id in play, ascending
         return np.arange(self.n) if self.within is None else self.within
@@ -52,13 +50,11 @@ class Pool:
     @property
     def unlabelled(self): # (u,) ascending
         return np.setdiff1d(self.ids, self.labelled, assume_unique=True)
-
-    def add(self, ids): # a new Pool
+    def add(self, ids): # a new `Pool`
         "Label `ids` in a new round; `ValueError` if one is repeated, out of range, not in play or labelled before."
         ids = as_ids(ids, self.n)
         if (old := np.intersect1d(ids, self.labelled)).size:
             r = next(i for i,x in enumerate(self.rounds) if old[0] in x)
             raise ValueError(f"id {old[0]} was already labelled in round {r}; pick from pool.unlabelled")
         return Pool(self.n, self.rounds + (ids,), self.within)
-
     def __repr__(self): return f"Pool: {len(self.labelled)} labelled in {len(self.rounds)} rounds, {len(self.unlabelled)} unlabelled"

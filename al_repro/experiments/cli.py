@@ -4,10 +4,8 @@
 
 # %% auto #0
 __all__ = ['LISTS', 'EXAMPLES', 'split_strategies', 'specs_of', 'data_of', 'choose', 'again', 'device_of', 'strategy_lines',
-           'dataset_lines', 'protocol_lines', 'cmd_list', 'plan_lines', 'dry_run', 'cmd_reproduce', 'left_out_lines',
-           'open_records', 'labels_of', 'commands_of', 'judged', 'aulc_lines', 'facts_of', 'helper_table', 'sources_of',
-           'report_on', 'print_tables', 'cmd_report', 'read_array', 'read_ids', 'cmd_select', 'above_zero', 'parser',
-           'plain', 'main']
+           'dataset_lines', 'protocol_lines', 'cmd_list', 'plan_lines', 'dry_run', 'cmd_reproduce', 'cmd_report',
+           'read_array', 'read_ids', 'cmd_select', 'above_zero', 'parser', 'plain', 'main']
 
 # %% ../../nbs/experiments/06_cli.ipynb #569704bf
 import argparse, inspect, os, re, shlex, sys
@@ -140,8 +138,11 @@ def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, r
 
 def dry_run(ps, specs, a, device):
     "Print runs, hours and bytes from a timed pilot; nothing is written."
+    from al_repro.core.query import Spec
+    from al_repro.experiments.protocols import smoke
     from al_repro.experiments.runner import estimate
     print('timing two rounds of each strategy ...', flush=True)
+    estimate([smoke(ps[0])], [Spec('random')], 1, a.root, device, 1, a.out) # the first round of a process is slower
     rows = estimate(ps, specs, a.seeds, a.root, device, a.workers, a.out)
     width = max(len(r['strategy']) for r in rows)
     print(f"{'protocol':26} {'strategy':{width}} {'runs':>5} {'rounds':>7} {'s/round':>8} {'hours':>8} {'MB':>7}")
@@ -153,165 +154,27 @@ def dry_run(ps, specs, a, device):
 def cmd_reproduce(a): # exit code
     "Run what is missing of an experiment, then report: 0 if all runs are complete, 3 if the deadline came first."
     from al_repro.experiments.runner import run
+    from al_repro.experiments.summary import report_on
     data, n = data_of(a.data)
-    ps, device = choose(a.name, data, a.scale, n), device_of(a.device)
+    ps, device, out = choose(a.name, data, a.scale, n), device_of(a.device), Path(a.out).expanduser()
     specs = specs_of(a.strategies, ps)
-    lines, rounds = plan_lines(ps, specs, a.seeds, a.out, a.root, device, a.workers)
+    lines, rounds = plan_lines(ps, specs, a.seeds, out, a.root, device, a.workers)
     print(f"{a.name} on {a.data} at scale {a.scale}", *lines, sep='\n', flush=True)
     if a.dry_run: return dry_run(ps, specs, a, device)
-    left = run(ps, a.out, specs, a.seeds, a.root, device, a.workers, a.deadline, progress=not a.quiet)
+    left = run(ps, out, specs, a.seeds, a.root, device, a.workers, a.deadline, progress=not a.quiet)
     print()
     tail = ''.join(f' --{k} {shlex.quote(v)}' for k,v,d in (('root', a.root, None), ('out', a.out, 'al_repro_runs')) if v != d)
-    report_on(a.out, a.out, a.root, [p.folder for p in ps], tail)
-    print(f'to repeat or resume: {again(a)}')
-    if not left: return 0
-    print(f'\nThe deadline came first: {left:,} of {rounds:,} rounds are missing. The same command goes on where this one stopped:\n  {again(a)}')
-    return 3
+    mine = [p.json() for p in ps]
+    if any(out.rglob('*.json')): report_on(out, out, a.root, lambda r: r['protocol'] in mine, tail, {p['data']: a.data for p in mine})
+    if left: print(f'\nThe deadline came first: {left:,} of {rounds:,} rounds are missing. To go on:\n  {again(a)}')
+    else: print(f'to repeat: {again(a)}')
+    return 3 if left else 0
 
 # %% ../../nbs/experiments/06_cli.ipynb #b58ba8bd
-def left_out_lines(records, damaged): # lines of text
-    "Stale, unfinished and damaged records, at most ten of a kind."
-    from al_repro.experiments.records import stale_reason
-    name = lambda r: f"{r['protocol']['name']}-{r['data']['name']}-{r['protocol']['scale']} {r['label']} seed {r['seed']}"
-    why = [(r, stale_reason(r)) for r in records]
-    kinds = {'stale': [f'{name(r)}: {w}' for r,w in why if w], 'damaged (set aside when its run is repeated)': [str(f) for f in damaged],
-             'unfinished': [f"{name(r)}: {len(r['rounds'])} of {r['protocol']['rounds'] + 1} rounds" for r,w in why if not w and not r['done']]}
-    lines = []
-    for kind, found in kinds.items():
-        if found: lines += [f'{len(found)} {kind}:', *(f'  {x}' for x in found[:10])] + [f'  ... and {len(found) - 10} more']*(len(found) > 10)
-    return lines
-
-def open_records(folder): # records, damaged files
-    "The records below a folder; `FileNotFoundError` or `ValueError` where there are none."
-    from al_repro.experiments.records import load_records
-    records, damaged = load_records(folder)
-    damaged += sorted(Path(folder).rglob('*.damaged*'))
-    if not records: raise ValueError(f"no run records in {folder}{f' but {len(damaged)} damaged ones' if damaged else ''}; pass the --out folder of a run, or one protocol's folder in it")
-    return records, damaged
-
-# %% ../../nbs/experiments/06_cli.ipynb #cc8a93ba
-def labels_of(records, root=None): # dict data name -> labels, notes on those that could not be had
-    "The labels of each data set of the records, as far as it can be loaded and is still the same."
-    from al_repro.core.data import load
-    labels, notes = {}, []
-    for r in {r['data']['name']: r for r in records}.values():
-        d, p = r['data'], r['protocol']
-        try:
-            data = load(p['data'], root, p['size'])
-            if data.fingerprint != d['fingerprint']: raise ValueError(f"its fingerprint is {data.fingerprint}, in the records {d['fingerprint']}")
-            labels[d['name']] = data.y.numpy()
-        except (OSError, ValueError) as e: notes.append(f"classes of the picks on {d['name']} are not drawn: {str(e).splitlines()[0]}")
-    return labels, notes
-
-def commands_of(records): # commands that run what the records hold
-    "What to type for the same again; names only what differs from the protocols' defaults."
-    from al_repro.experiments.protocols import protocols
-    groups, out = {}, []
-    for r in records: groups.setdefault((r['protocol']['name'].split('-')[0], r['protocol']['data'], r['protocol']['scale']), []).append(r)
-    for (name, data, scale), rs in groups.items():
-        ps = {p.name: p for p in protocols(name, data, scale, rs[0]['data']['n'])}
-        where, tails = shlex.join(['--data', data, '--scale', scale]), {}
-        for p in dict.fromkeys(r['protocol']['name'] for r in rs):
-            mine = [r for r in rs if r['protocol']['name'] == p]
-            labels, n = dict.fromkeys(r['label'] for r in mine), max(r['seed'] for r in mine) + 1
-            known = p in ps and set(labels) == {str(s) for s in ps[p].strategies}
-            tails[p] = where + ('' if known else f" --strategies {shlex.quote(','.join(labels))}") + ('' if p in ps and n == ps[p].seeds else f' --seeds {n}')
-        whole = set(tails) == set(ps) and len(set(tails.values())) == 1
-        out += [f'al_repro reproduce {p} {t}' for p,t in ({name: tails[p]} if whole else tails).items()]
-    return out
-
-# %% ../../nbs/experiments/06_cli.ipynb #4372568c
-def judged(table, records, tail=''): # the frame of `verdicts`
-    "Verdicts, with commands as one would type them and hours from the runs' own seconds."
-    from al_repro.experiments.claims import COMMAND, verdicts
-    key = ['protocol', 'data', 'scale', 'strategy']
-    parts = table[table.done.astype(bool)].groupby([*key, 'seed'])[['seconds_fit', 'seconds_outputs', 'seconds_select']].sum().sum(axis=1)
-    hours = (parts.groupby(key).mean()/3600).to_dict()
-    v = verdicts(table, command=COMMAND + tail, hours=lambda *cell: hours.get(cell, float('nan')))
-    for d, path in {r['data']['name']: r['protocol']['data'] for r in records}.items():
-        if d != path: v['command'] = [c.replace(f'--data {d} ', f'--data {shlex.quote(path)} ') for c in v.command]
-    v.loc[v.scale == 'smoke', 'command'] = ''
-    return v
-
-def aulc_lines(name, table): # lines of text
-    "Mean test accuracy after round 0, best first, with paired differences to random."
-    from al_repro.experiments.report import aulc_table
-    ranks = aulc_table(table)
-    width = max([8, *(len(s) for s in ranks.index)])
-    yield f"{name}\n  {'strategy':{width}}   AULC    sd   n  minus random [95 %]"
-    for s, r in ranks.iterrows():
-        diff = '' if not r.pairs else f"{r['diff']:+6.2f}" + (f' [{r.low:+.2f}, {r.high:+.2f}]' if r.pairs > 1 else '')
-        yield f"  {s:{width}} {r['mean']:6.2f} {r.sd:5.2f} {r.n:3.0f}  {diff}".rstrip()
-
-# %% ../../nbs/experiments/06_cli.ipynb #5c0617b4
-def facts_of(records, damaged): # dict for `write_report`
-    "How to repeat the runs, and with what they were made."
-    each = lambda f: '; '.join(dict.fromkeys(f(r) for r in records))
-    d = dict(commands=commands_of(records), data=each(lambda r: f"{r['data']['name']}: {r['data']['n']:,} + {r['data']['n_test']:,} images, fingerprint {r['data']['fingerprint']}"),
-             versions=each(lambda r: ', '.join(f'{k} {v}' for k,v in r['versions'].items())), device=each(lambda r: r['device']))
-    return d | ({'damaged records': [f.name for f in damaged]} if damaged else {})
-
-def helper_table(records): # a frame, or None
-    "Epochs, stop and accuracy of the helpers' own training, for each protocol and strategy."
-    from al_repro.experiments.records import helpers
-    h = helpers(records)
-    if not len(h) or not {'epochs', 'stop', 'accuracy'} <= set(h): return None
-    g = h.assign(data=h.protocol.map({r['protocol']['name']: r['data']['name'] for r in records}), by_accuracy=100.*(h.stop == 'accuracy')).groupby(['protocol', 'data', 'strategy'])
-    t = g.agg(trained=('epochs', 'size'), epochs=('epochs', 'median'), longest=('epochs', 'max'), stopped=('by_accuracy', 'mean'), accuracy=('accuracy', 'mean')).reset_index()
-    return t.rename(columns=dict(epochs='median epochs', longest='longest', stopped='stopped by accuracy, %', accuracy='mean training accuracy'))
-
-def sources_of(records): # list of dict(name, rows) for `write_report`
-    "Each protocol in three columns."
-    from al_repro.experiments.protocols import from_json, protocols, three_columns
-    from dataclasses import replace
-    out = {}
-    for r in records:
-        p, n = from_json(r['protocol']), r['data']['n']
-        now = {q.name: q for q in protocols(p.name.split('-')[0], p.data, p.scale, n)}.get(p.name, p)
-        seeds = len({x['seed'] for x in records if x['protocol'] == r['protocol']})
-        key = ' · '.join((p.name, r['data']['name'], p.scale))
-        if key not in out: out[key] = dict(name=key, rows=three_columns(replace(p, seeds=seeds, strategies=now.strategies)))
-    return list(out.values())
-
-# %% ../../nbs/experiments/06_cli.ipynb #c928af1a
-def report_on(folder, out, root=None, only=None, tail=''):
-    "Print AULC and verdicts, and write figures and report.html from the records below `folder`; `only`: protocol folders to print."
-    os.environ.setdefault('MPLBACKEND', 'agg')
-    from al_repro.experiments.records import picks, table
-    from al_repro.experiments.report import write_report
-    try: records, damaged = open_records(folder)
-    except ValueError as e: return print(f'no report yet: {e}') if only else _raise(e)
-    if not any(r['rounds'] for r in records): return print('no round is finished yet, so there is nothing to report')
-    t = table(records)
-    v = judged(t, records, tail)
-    shown = t if only is None else t[(t.protocol + '-' + t.data + '-' + t.scale).isin(only)]
-    print_tables(shown, v)
-    labels, notes = labels_of(records, root)
-    with_labels = [r for r in records if r['data']['name'] in labels and any(x['picks'] for x in r['rounds'])]
-    title = ', '.join(dict.fromkeys(f"{r['protocol']['name'].split('-')[0].upper()} on {r['data']['name']} ({r['protocol']['scale']})" for r in records))
-    path = write_report(out, t, picks(with_labels, labels) if with_labels else None, v, sources_of(records), facts_of(records, damaged), f'{title}, reproduced', helper_table(records))
-    figs = sorted((Path(out)/'figures').glob('*.png'))
-    if lines := left_out_lines(records, damaged): print('left out of every comparison', *lines, '', sep='\n')
-    print(*notes, sep='\n', end='\n'*bool(notes))
-    print(f'{len(records)} run records in {folder}\n{len(figs)} figures (PNG and SVG) in {path.parent/"figures"}\nreport: {path}')
-
-def _raise(e): raise e
-
-# %% ../../nbs/experiments/06_cli.ipynb #093fd4bf
-def print_tables(table, verdicts):
-    "AULC of each protocol, then the verdicts on them."
-    from al_repro.experiments.claims import verdict_table
-    complete = table[table.done.astype(bool) & ~table.stale.astype(bool)]
-    if not len(complete): print('no run is complete yet')
-    else: print('AULC: mean test accuracy in points over the rounds after the first')
-    for key, g in sorted(complete.groupby(['protocol', 'data', 'scale']), key=lambda kg: (kg[1]['query'].min(), kg[0])): print(*aulc_lines('-'.join(key), g), sep='\n')
-    cells = set(zip(table.data, table.scale))
-    v = verdicts[[c in cells for c in zip(verdicts.data, verdicts.scale)]]
-    if len(v): print('', 'verdicts', verdict_table(v), '', sep='\n')
-
 def cmd_report(a):
     "Rebuild tables, figures and report.html from records."
-    report_on(a.dir, a.out or a.dir, a.root)
+    from al_repro.experiments.summary import report_on
+    report_on(a.dir, a.out or a.dir, a.root, paths={f'folder:{Path(f).name}': f'folder:{f}' for f in a.folder or []})
 
 # %% ../../nbs/experiments/06_cli.ipynb #d52e4af6
 def read_array(path): # a numpy array
@@ -355,7 +218,8 @@ def cmd_select(a):
     rows = ['' if score is None else f'{x:.9g}' for x in (score[np.searchsorted(q.unlabelled, ids)] if score is not None else ids)]
     text = 'rank,id,score\n' + ''.join(f'{i},{d},{x}\n' for i,(d,x) in enumerate(zip(ids, rows), 1))
     if not a.out: return print(text, end='')
-    Path(a.out).write_text(text)
+    try: Path(a.out).write_text(text)
+    except OSError as e: raise OSError(e.errno, f"cannot write {a.out}: {e.strerror}; choose another --out") from None
     print(f'{len(ids)} picks of {s.name} written to {a.out}')
 
 # %% ../../nbs/experiments/06_cli.ipynb #5b5ef9ce
@@ -400,6 +264,7 @@ Exit code: 0 all runs are complete, 3 the deadline came first, 2 an error, 130 i
     arg = add('report', cmd_report, 'tables, figures and report.html from the records of a folder')
     arg('dir', metavar='DIR', help='the --out folder of a run, or one protocol\'s folder in it')
     arg('--root', help='folder of data sets, for the classes of the picks; the rest needs no data')
+    arg('--folder', action='append', metavar='PATH', help='where the images of a folder:PATH lie, likewise')
     arg('--out', help='where to write (default: DIR)')
     _select_arguments(add('select', cmd_select, 'pick ids with a strategy from arrays on disk', ''': CSV with rank, id and score
 (empty where a strategy has none). Arrays have one row for each row of the data set; ids are row numbers.'''))
@@ -444,6 +309,7 @@ def main(
     argv=None, # arguments; None: those of the process
 ): # exit code
     "The console script."
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # threads that spin while they wait are slow on a busy machine
     a = parser().parse_args(argv)
     try: return a.run(a) or 0
     except KeyboardInterrupt:

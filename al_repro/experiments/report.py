@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from . import figures
-from .claims import aulc, effect, forest
+from .effects import aulc, effect
+from .claims import forest, to_type
 from .figures import as_lines
 
 # %% ../../nbs/experiments/05_report.ipynb #5f345735
@@ -108,7 +109,7 @@ def verdict_table(
         whole, parts, first = g[g.part.isin(_WHOLE)], g[~g.part.isin(_WHOLE)], g.iloc[0]
         has = lambda v, c: c in v and isinstance(v[c], str) and v[c] != ''
         where = ' · '.join([str(first[c]) for c in keys[1:] if first[c] != ''] + [v['note'] for _, v in whole.iterrows() if has(v, 'note')])
-        commands = dict.fromkeys(v['command'] for _, v in (whole if len(whole) else parts).iterrows() if has(v, 'command'))
+        commands = dict.fromkeys(to_type(v['command'], v.get('hours', np.nan)) for _, v in (whole if len(whole) else parts).iterrows() if has(v, 'command'))
         said = tag('div', tag('strong', first.statement), ' ', tag('small', first.source), tag('div', where, class_='part'), [tag('pre', c) for c in commands], class_='claim')
         rows.append([[badge(v) for v in whole.verdict], tag('td', said, colspan=5)])
         for _, v in parts.iterrows():
@@ -288,8 +289,10 @@ def write_report(
     for key, g in sorted(table.groupby(_GROUP), key=lambda kg: (kg[1]['query'].min(), kg[0])):
         have = [c for c in _GROUP if picks is not None and c in picks]
         mine = None if picks is None else picks[(picks[have] == [key[_GROUP.index(c)] for c in have]).all(axis=1)]
-        own = [tag('h3', 'Protocol'), protocol_table(protocols.pop(key[0]))] if key[0] in protocols else []
-        sections.append((' · '.join(map(str, key)), section('-'.join(map(str, key)), g, mine, out, baseline) + own))
+        name = ' · '.join(map(str, key))
+        named = next((n for n in (name, key[0]) if n in protocols), None)
+        own = [tag('h3', 'Protocol'), protocol_table(protocols.pop(named))] if named else []
+        sections.append((name, section('-'.join(map(str, key)), g, mine, out, baseline) + own))
     if protocols: sections.append(('Other protocols', [protocol_table(p) for p in protocols.values()]))
     frame = lambda d: html_table(list(d.columns), [[num(c, 3) if isinstance(c, float) else c for c in r] for r in d.itertuples(index=False)])
     if helpers is not None and len(helpers): sections.append(("The helpers' own training", [frame(helpers)]))

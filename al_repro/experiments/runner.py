@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['start_pool', 'make_query', 'Timed', 'train_round', 'play_round', 'round_s', 'standing', 'set_aside', 'open_record',
-           'Stopped', 'run_group', 'same_run', 'replay', 'Job', 'todo', 'one_thread', 'deaf', 'run', 'writable',
+           'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'deaf', 'run', 'writable',
            'estimate', 'pilot_round']
 
 # %% ../../nbs/experiments/02_runner.ipynb #63fc3cef
@@ -37,10 +37,14 @@ def make_query(pool, outs, data, seed, round): # a Query
 
 # %% ../../nbs/experiments/02_runner.ipynb #2d0860b5
 class Timed:
-    "Seconds spent inside `with`, added up."
-    def __init__(self): self.seconds = 0.
-    def __enter__(self): self.t = time.perf_counter()
-    def __exit__(self, *_): self.seconds += time.perf_counter() - self.t
+    "Seconds spent inside `with`, added up; nested uses count once."
+    def __init__(self): self.seconds, self.depth = 0., 0
+    def __enter__(self):
+        if not self.depth: self.t = time.perf_counter()
+        self.depth += 1
+    def __exit__(self, *_):
+        self.depth -= 1
+        if not self.depth: self.seconds += time.perf_counter() - self.t
 
 def train_round(protocol, pools, data, seeds, round): # fitted group, test results, outputs, seconds
     "Fit a group on its labelled sets, test it, and prepare its lazy outputs."
@@ -131,6 +135,13 @@ def same_run(a, b): # bool
     return all(a[k] == b[k] for k in ('identity', 'seed', 'initial', 'done')) and plain(a) == plain(b)
 
 # %% ../../nbs/experiments/02_runner.ipynb #0aa913ba
+@contextlib.contextmanager
+def one_thread():
+    "One thread for torch inside, the old number after."
+    n = torch.get_num_threads(); torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(n)
+
 def replay(
     record, # of a finished or unfinished run
     recipe, # the `Recipe` to train on its picks
@@ -139,9 +150,10 @@ def replay(
     "Retrain `recipe` on the labelled set of every round of a run; `ValueError` for other data than the record's."
     if data.fingerprint != record['data']['fingerprint']: raise ValueError(f"data {data.name!r} has fingerprint {data.fingerprint}, the record {record['data']['fingerprint']}; load {record['data']['name']!r}")
     rounds, out = rounds_of(record), []
-    for i in range(len(record['rounds'])):
-        fitted = fit(recipe, data, [np.concatenate(rounds[:i + 1])], [record['seed']], i)
-        out.append(dict(round=i, labelled=sum(map(len, rounds[:i + 1])), **evaluate(fitted, data.x_test, data.y_test)[0]))
+    with one_thread(): # as in the run: sums are rounded alike
+        for i in range(len(record['rounds'])):
+            fitted = fit(recipe, data, [np.concatenate(rounds[:i + 1])], [record['seed']], i)
+            out.append(dict(round=i, labelled=sum(map(len, rounds[:i + 1])), **evaluate(fitted, data.x_test, data.y_test)[0]))
     return out
 
 # %% ../../nbs/experiments/02_runner.ipynb #25aac1c6
@@ -198,13 +210,6 @@ def _run_job(job):
     except Stopped: return False
 
 # %% ../../nbs/experiments/02_runner.ipynb #2dbb9c9b
-@contextlib.contextmanager
-def one_thread():
-    "One thread for torch inside, the old number after."
-    n = torch.get_num_threads(); torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(n)
-
 def _run_here(jobs, data, out, deadline, bar):
     "The jobs in this process, one after the other."
     with one_thread():

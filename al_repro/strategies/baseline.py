@@ -11,8 +11,8 @@ from ..core.query import strategy
 # %% ../../nbs/strategies/00_baseline.ipynb #9a6e0e94
 @strategy('random', deterministic=False)
 def uniform(
-    query, # a `Query`
+    query, # a `Query`; only its ids and its generator are used
     k, # ids to pick
 ): # (k,) ids
-    "Pick k unlabelled ids uniformly at random, without repeats."
+    "Pick k unlabelled ids uniformly at random, without repeats; `ValueError` if fewer are left."
     return query.rng.choice(query.unlabelled, k, replace=False)

@@ -13,10 +13,10 @@ from ..core.select import k_center
 # %% ../../nbs/strategies/20_coreset.ipynb #5b4e1804
 @strategy('coreset', needs=('embeds', 'labelled'))
 def coreset(
-    query, # a `Query` with embeddings and a labelled set
+    query, # a `Query` with embeddings (u,d) and (l,d), l > 0
     k, # ids to pick
 ): # (k,) ids in the order picked
-    "Farthest-first on the embeddings, starting from the labelled set (Sener & Savarese, 2018, algorithm 1)."
+    "Farthest-first on the embeddings, starting from the labelled set (Sener & Savarese, 2018, algorithm 1); `ValueError` without one."
     import torch
     u, l = (torch.as_tensor(e, device=query.device) for e in (query.embeds, query.labelled_embeds))
     return query.unlabelled[k_center(u, k, centers=l)]

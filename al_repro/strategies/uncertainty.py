@@ -33,8 +33,8 @@ def entropy_score(
     return -np.sum(np.where(p > 0, p*np.log(np.where(p > 0, p, 1)), 0), axis=-1)
 
 # %% ../../nbs/strategies/10_uncertainty.ipynb #a7d13c17
-def _probs_score(name, score):
-    "The strategy of a score of the probabilities."
+def _probs_score(name, score): # a strategy
+    "Label the k rows whose class probabilities score highest."
     def of_query(query): return score(query.probs)
     of_query.__doc__ = score.__doc__
     return by_score(of_query, name)

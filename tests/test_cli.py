@@ -1,0 +1,217 @@
+"The console script: runs, resumes and reports; errors are one line and exit code 2"
+import errno, os, re, subprocess, sys
+from pathlib import Path
+
+import numpy as np, pytest
+from PIL import Image
+from al_repro.core.query import Query, build
+from al_repro.experiments import cli
+from al_repro.experiments.records import read_json, table
+
+SMOKE = ['reproduce', 'dal', '--scale', 'smoke', '--workers', '1', '--quiet']
+FEW = [*SMOKE, '--strategies', 'random,margin']
+
+@pytest.fixture
+def al(tmp_path, monkeypatch, capsys):
+    "Run a command in an empty folder; the exit code, what it printed, and the error"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('AL_REPRO_DEBUG', raising=False)
+    def run(*args):
+        code = cli.main([str(a) for a in args])
+        return code, *capsys.readouterr()
+    return run
+
+def records(folder='al_repro_runs'): return sorted(Path(folder).glob('*/*.json'))
+def stamps(folder='al_repro_runs'): return {f: f.stat().st_mtime_ns for f in records(folder)}
+
+def refused(result, *says):
+    code, out, err = result
+    assert code == 2 and err.startswith('al_repro: error: ') and 'Traceback' not in err
+    for s in says: assert s in err, (s, err)
+
+
+# ---- help and list
+
+def test_help_is_light(tmp_path):
+    code = ("import sys; from al_repro.experiments.cli import main\ntry: main(['reproduce', '--help'])\nexcept SystemExit: pass\n"
+            "print([m for m in ('torch', 'numpy', 'pandas', 'matplotlib') if m in sys.modules])")
+    out = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True).stdout
+    assert 'examples:' in out and '--deadline SECONDS' in out and out.rstrip().endswith('[]')
+
+def test_module_runs():
+    res = subprocess.run([sys.executable, '-m', 'al_repro.experiments.cli', 'list', 'datasets'], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert res.returncode == 0 and 'folder:PATH' in res.stdout
+
+def test_list(al):
+    code, out, _ = al('list')
+    assert code == 0
+    for s in ('least_confidence', 'mini_queries=20', 'embeds, labelled', 'fashion-mnist', 'dal-q1000-mnist-quick', 'al_repro reproduce dal --data cifar10 --scale paper'): assert s in out
+    assert 'mnist' not in al('list', 'strategies')[1]
+
+@pytest.mark.parametrize('args', [['list', 'stuff'], ['reproduce'], ['reproduce', 'dal', '--seeds', '0'], ['reproduce', 'dal', '--deadline', '-1'],
+                                  ['reproduce', 'dal', '--seed', '3'], ['select', '--strategy', 'margin', '--k', 'x'], []])
+def test_arguments(al, args):
+    with pytest.raises(SystemExit) as e: al(*args)
+    assert e.value.code == 2
+
+
+# ---- reproduce and report
+
+def test_smoke_from_end_to_end(al):
+    code, out, err = al(*SMOKE)
+    assert code == 0 and err == ''
+    assert len(records()) == 12 and all(read_json(f)['done'] for f in records())
+    for s in ('6 strategies x 2 seeds = 12 runs, 0 finished', 'AULC', 'dal-1, digits smoke dal-q5: DESCRIPTION ONLY', 'to repeat: al_repro reproduce dal --scale smoke --workers 1'): assert s in out
+    figures = {f.name for f in Path('al_repro_runs/figures').iterdir()}
+    assert {f'dal-q5-digits-smoke-{k}.{e}' for k in ('curves', 'gap', 'classes', 'entropy', 'seconds') for e in ('png', 'svg')} <= figures
+    page = Path('al_repro_runs/report.html').read_text()
+    assert re.findall(r'(?:src|href)="(?!data:|#)', page) == [] and 'http' not in re.sub(r'http-equiv', '', page)
+    for s in ('description only', 'every method but EGL', 'DAL: mini-queries', 'al_repro reproduce dal --data digits --scale smoke', 'fingerprint'): assert s in page
+    assert os.getcwd() not in page
+
+    before, figs = stamps(), Path('al_repro_runs/figures/dal-q5-digits-smoke-curves.svg').read_bytes()
+    code, out, _ = al(*SMOKE)                                       # nothing new
+    assert code == 0 and '12 finished' in out and '0 rounds to do' in out and stamps() == before
+    assert Path('al_repro_runs/figures/dal-q5-digits-smoke-curves.svg').read_bytes() == figs
+
+    bad = records()[0]
+    whole = read_json(bad)
+    bad.write_text(bad.read_text()[:500])                           # cut short: listed, then set aside and repeated
+    code, out, _ = al('report', 'al_repro_runs', '--out', 'page')
+    assert code == 0 and f'damaged (set aside when its run is repeated):\n  {bad}' in out and Path('page/report.html').exists()
+    code, out, _ = al(*SMOKE)
+    assert code == 0 and '11 finished' in out and Path(f'{bad}.damaged').exists()
+    assert [r['picks'] for r in read_json(bad)['rounds']] == [r['picks'] for r in whole['rounds']]
+    assert {f: t for f,t in stamps().items() if f != bad} == {f: t for f,t in before.items() if f != bad}
+
+def test_report_needs_no_data(al, monkeypatch):
+    al(*FEW, '--out', 'runs')
+    def absent(*args): raise FileNotFoundError('no digits here')
+    monkeypatch.setattr('al_repro.experiments.summary.load', absent)
+    code, out, _ = al('report', next(Path('runs').glob('dal*')), '--out', 'page')
+    assert code == 0 and 'classes of the picks on digits are not drawn: no digits here' in out
+    assert not list(Path('page').rglob('*classes*')) and list(Path('page').rglob('*curves.png'))
+
+def test_dry_run_writes_nothing(al):
+    code, out, _ = al(*FEW, '--dry-run')
+    assert code == 0 and 'in all: 4 runs' in out and 'hours' in out and list(Path().iterdir()) == []
+
+def test_deadline_then_the_rest(al):
+    code, out, _ = al(*FEW, '--deadline', '0.01')
+    assert code == 3 and len(records()) < 4
+    assert 'The deadline came first: 11 of 12 rounds are missing' in out and 'unfinished' in out and '--deadline 0.01' in out
+    code, out, _ = al(*FEW)
+    assert code == 0 and len(records()) == 4
+    al(*FEW, '--out', 'straight')
+    for a,b in zip(records(), records('straight')): assert [r['picks'] for r in read_json(a)['rounds']] == [r['picks'] for r in read_json(b)['rounds']]
+
+def test_workers(al):
+    code, out, _ = al('reproduce', 'dal-q5', '--scale', 'smoke', '--strategies', 'random', '--workers', '2', '--quiet')
+    assert code == 0 and 'with 2 workers' in out and len(records()) == 2
+
+def test_strategies_with_options(al):
+    code, out, _ = al(*SMOKE, '--seeds', '1', '--strategies', 'random, dal(mini_queries=1,max_epochs=2), dal')
+    assert code == 0 and 'strategies: random, dal(max_epochs=2, mini_queries=1), dal(' in out
+    assert set(table('al_repro_runs').strategy) > {'random', 'dal(max_epochs=2, mini_queries=1)'} and len(records()) == 3
+    assert re.search(r"--strategies 'random, dal\(mini_queries=1,max_epochs=2\), dal' --seeds 1", out)
+
+def test_own_images(al, tmp_path):
+    for c, bright in (('dark', 40), ('light', 200)):
+        (tmp_path/'photos'/c).mkdir(parents=True)
+        for i in range(30):
+            a = np.random.default_rng(i).integers(0, 50, (12 + i%3, 14, 3)) + bright
+            Image.fromarray(a.astype(np.uint8)).save(tmp_path/'photos'/c/f'{i}.png')
+    code, out, err = al(*FEW, '--data', 'folder:photos')
+    assert (code, err) == (0, '') and 'dal-q5-photos-smoke' in out and '48 rows' in out
+    assert os.getcwd() not in records()[0].read_text() + Path('al_repro_runs/report.html').read_text()
+    assert Path('al_repro_runs/figures/dal-q5-photos-smoke-classes.png').exists()
+    assert al('report', 'al_repro_runs', '--folder', tmp_path/'photos')[1].count('not drawn') == 0
+    refused(al(*FEW, '--data', 'folder:photo'), 'no folder', 'give folder:PATH')
+    (tmp_path/'photos'/'dark'/'0.png').write_bytes(b'')
+    refused(al(*FEW, '--data', 'folder:photos'), 'cannot read', '0.png')
+
+
+# ---- what goes wrong
+
+@pytest.mark.parametrize('args, says', [
+    (['dall'], "did you mean 'dal'?"), (['dal-q6'], "did you mean 'dal-q5'?"), (['dal', '--scale', 'smok'], "did you mean 'smoke'?"),
+    (['dal', '--data', 'digit'], "did you mean 'digits'?"), (['dal', '--strategies', 'random,margn'], "did you mean 'margin'?"),
+    (['dal', '--strategies', 'dal(mini_query=3)'], "did you mean 'mini_queries'?"), (['dal', '--strategies', 'dal(stop=1'], 'do not match'),
+    (['dal', '--data', 'mnist', '--root', 'nowhere'], "download('mnist', 'nowhere')")])
+def test_unknown_names(al, args, says):
+    refused(al('reproduce', *args), says)
+    assert list(Path().iterdir()) == []
+
+def test_no_cuda(al, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    refused(al(*FEW, '--device', 'cuda'), 'no CUDA device', '--device cpu')
+
+def test_records_of_another_protocol(al):
+    al(*FEW, '--out', 'a')
+    f = records('a')[0]
+    f.write_text(f.read_text().replace('"name":"dal-q5"', '"name":"dal-q9"'))
+    before = stamps('a')
+    refused(al(*FEW, '--out', 'a'), 'holds records of dal-q9', 'choose another --out')
+    assert stamps('a') == before
+
+def test_nowhere_to_write(al, monkeypatch):
+    Path('file').write_text('mine')
+    refused(al(*FEW, '--out', 'file'), 'cannot write to file', 'choose another --out')
+    assert Path('file').read_text() == 'mine'
+    al(*FEW, '--seeds', '1')
+    before = stamps()
+    def full(fd): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr('os.fsync', full)
+    refused(al(*FEW), 'No space left on device', 'finished rounds are kept')
+    assert stamps() == before and not list(Path().rglob('*.tmp'))
+
+def test_interrupted(al, monkeypatch):
+    def stop(*args, **kwargs): raise KeyboardInterrupt
+    monkeypatch.setattr('al_repro.experiments.runner.run', stop)
+    code, _, err = al(*FEW)
+    assert code == 130 and 'finished rounds are recorded' in err and 'al_repro reproduce dal --scale smoke --strategies random,margin --workers 1' in err
+
+def test_nothing_to_report(al):
+    refused(al('report', 'nowhere'), 'no folder nowhere')
+    Path('empty').mkdir()
+    refused(al('report', 'empty'), 'no run records in empty')
+
+
+# ---- select
+
+@pytest.fixture
+def arrays(tmp_path):
+    "Files for `select`, and the query they stand for"
+    rng = np.random.default_rng(0)
+    p, e, ids, y = rng.dirichlet(np.ones(4), 40), rng.normal(size=(40, 6)), rng.permutation(40)[:8], rng.integers(0, 4, 8)
+    np.save(tmp_path/'p.npy', p); np.save(tmp_path/'e.npy', e); np.save(tmp_path/'m.npy', np.stack([p, p[:, ::-1]], 1))
+    (tmp_path/'ids.txt').write_text('# start\n' + '\n'.join(map(str, ids)) + '\n\n'); (tmp_path/'y.txt').write_text(' '.join(map(str, y)))
+    return lambda: Query.from_arrays(probs=p, embeds=e, labelled=ids, labels=y, seed=3)
+
+@pytest.mark.parametrize('name', ['margin', 'random', 'coreset', 'dal(mini_queries=2, max_epochs=3)'])
+def test_select(al, arrays, name):
+    args = ['select', '--probs', 'p.npy', '--embeds', 'e.npy', '--mc', 'm.npy', '--labelled', 'ids.txt', '--labels', 'y.txt', '--strategy', name, '--k', 5, '--seed', 3]
+    code, out, err = al(*args)
+    head, *rows = [l.split(',') for l in out.splitlines()]
+    q, s = arrays(), build(name)
+    want = s(q, 5)
+    assert (code, err, head) == (0, '', ['rank', 'id', 'score']) and [[int(r[0]), int(r[1])] for r in rows] == [[i, d] for i,d in enumerate(want, 1)]
+    if s.score: assert [float(r[2]) for r in rows] == pytest.approx(s.score(q)[np.searchsorted(q.unlabelled, want)], rel=1e-7)
+    else: assert {r[2] for r in rows} == {''}
+    code, said, _ = al(*args, '--out', 'picks.csv')
+    assert Path('picks.csv').read_text() == out and '5 picks' in said
+
+def test_select_refuses(al, arrays):
+    def no(*says, strategy='margin', k=3, **files):
+        given = dict(probs='p.npy', labelled='ids.txt') | files
+        refused(al('select', '--strategy', strategy, '--k', k, *[x for key,f in given.items() if f for x in (f'--{key}', f)]), *says)
+    for name, content in (('bad.txt', '1\n2\nthree\n'), ('half.txt', '1.5'), ('far.txt', '3\n99\n'), ('twice.txt', '3 3'), ('text.npy', 'not an array'), ('empty.npy', '')): Path(name).write_text(content)
+    np.save('object.npy', np.array([{}, []], dtype=object)); np.save('str.npy', np.array(['a'])); np.save('odd.npy', np.full((40, 4), .3)); np.save('short.npy', np.ones((3, 2)))
+    Path('cut.npy').write_bytes(Path('p.npy').read_bytes()[:300]); Path('binary.txt').write_bytes(b'\xff\xfe\x00')
+    no('nowhere.npy', probs='nowhere.npy'); no('text.npy is not a .npy file', probs='text.npy'); no('empty.npy is not', probs='empty.npy')
+    no('object.npy cannot be read', probs='object.npy'); no('str.npy holds', probs='str.npy'); no('cut.npy cannot be read', probs='cut.npy')
+    no('sums to 1.2', 'odd.npy', probs='odd.npy'); no('different lengths', 'short.npy', embeds='short.npy')
+    no("bad.txt, line 3: 'three' is not a whole number", labelled='bad.txt'); no("half.txt, line 1: '1.5'", labelled='half.txt'); no('binary.txt is not a text file', labelled='binary.txt')
+    no('out of range for 40 rows', 'far.txt', labelled='far.txt'); no('more than once', labelled='twice.txt'); no('labels has 2 entries', labels='twice.txt')
+    no('needs embeds', 'give --embeds FILE', strategy='coreset'); no('needs a labelled set', strategy='coreset', embeds='e.npy', labelled=None)
+    no('k=33 with 32 unlabelled', k=33); no('give --probs, --embeds, --mc or --x', probs=None); no('cannot write', out='nowhere/picks.csv')
