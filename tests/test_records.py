@@ -21,8 +21,9 @@ SPECS = [s for s in SMOKE.strategies if s.name in ('margin', 'coreset', 'dal')]
 FILES = sorted(COMMITTED.rglob('*.json'))
 
 # On another processor, or with another torch, sums are rounded otherwise. Over the instruction sets that one processor could be told to use,
-# losses of these runs agreed to 1e-8 and all picks were the same; a change of the learning rate by 1 % moves a loss by more than 1e-3.
-LOSS = 3e-4      # relative
+# losses of these runs agreed to 1e-8 and all picks were the same; a change of the learning rate by 1 % moves a loss by 1e-3. What no pick of
+# these runs depends on, ties for example, is tested in the notebooks.
+LOSS = 1e-5      # relative
 IMAGES = 2       # of the test set, classified otherwise
 STRAYS = 1       # picks of a round that may differ; what follows has other labels and is not compared
 
@@ -72,7 +73,7 @@ def test_close_sees_a_change(change, records):
     old = records['margin']
     new = json.loads(json.dumps(old))
     first = new['rounds'][0]
-    if change == 'loss': first['test_log_loss'] *= 1.001
+    if change == 'loss': first['test_log_loss'] *= 1.00002
     if change == 'accuracy': first['test_accuracy'] += 3/360
     if change == 'picks': first['picks'][:2] = sorted(set(range(9)) - set(first['picks']))[:2]
     if change == 'initial': new['initial'] = new['initial'][::-1]

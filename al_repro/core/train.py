@@ -62,7 +62,9 @@ class Recipe:
         if self.checkpoint not in rules: raise ValueError(f"checkpoint={self.checkpoint!r} is unknown; choose one of {', '.join(rules)}")
         if not 0 <= self.holdout < 1: raise ValueError(f"holdout={self.holdout} is not a share; choose 0 <= holdout < 1")
         if self.checkpoint != 'last' and self.holdout == 0: raise ValueError(f"checkpoint={self.checkpoint!r} needs validation data; set holdout > 0 or checkpoint='last'")
+        if self.patience and self.checkpoint == 'last': raise ValueError(f"patience={self.patience} stops by validation accuracy, which checkpoint='last' ignores; choose another checkpoint")
         if self.patience and self.holdout == 0: raise ValueError(f"patience={self.patience} needs validation data; set holdout > 0")
+        if self.steps is not None and self.steps < 1: raise ValueError(f"steps={self.steps} trains nothing; choose at least 1, or None to train by epochs")
         for name in ('batch', 'epochs'):
             if getattr(self, name) < 1: raise ValueError(f"{name}={getattr(self, name)} is too small; choose at least 1")
 

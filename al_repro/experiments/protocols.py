@@ -8,7 +8,7 @@ __all__ = ['STRATEGIES', 'LAST', 'FAST_DAL', 'SMALL_DAL', 'SCALES', 'DIGITS', 'Q
            'quick_cifar10', 'smoke', 'family', 'dal_protocols', 'protocols', 'training_of', 'ours', 'three_columns']
 
 # %% ../../nbs/experiments/00_protocols.ipynb #9d06a69d
-import fnmatch
+import re
 from dataclasses import dataclass, replace, asdict, fields
 from ..core.query import Spec, nearest
 from ..core.train import Recipe
@@ -28,6 +28,13 @@ class Protocol:
     size:int = None # side of the images; None: as they come
     strategies:tuple = () # `Spec`s compared by default
     seeds:int = 20 # runs of each by default
+
+    def __post_init__(self):
+        "Refuse numbers that make no experiment, and a name that makes no folder."
+        for k,least in dict(query=1, initial=1, rounds=0, seeds=1).items():
+            if getattr(self, k) < least: raise ValueError(f"{k}={getattr(self, k)} of protocol {self.name!r} is too small; choose at least {least}")
+        if self.pool is not None and self.pool < 1: raise ValueError(f"pool={self.pool} of protocol {self.name!r} is too small; choose at least 1, or None for all rows")
+        if not re.fullmatch(r'[\w.-]{1,60}', self.name) or self.name[0] == '.': raise ValueError(f"name={self.name!r} cannot name a folder; use up to 60 letters, digits, dots and dashes")
 
     @property
     def labels(self): return self.initial + self.rounds*self.query # at the end

@@ -100,6 +100,7 @@ def open_record(out, protocol, spec, seed, data, device, members): # record, pat
     if path.exists(): set_aside(path)
     return new_record(protocol, spec, seed, data, start_pool(protocol, data.n, seed).labelled, device, members), path
 
+# %% ../../nbs/experiments/02_runner.ipynb #1d5c98b8
 class Stopped(Exception): "A run was asked to stop at the end of a round; its record is complete up to there."
 
 def run_group(
@@ -261,6 +262,7 @@ def _checked(protocols, specs, seeds, workers, deadline): # protocols, specs
     once = lambda xs: [x for i,x in enumerate(xs) if x not in xs[:i]]
     return once(list(protocols)), once(specs)
 
+# %% ../../nbs/experiments/02_runner.ipynb #40af0433
 def run(
     protocols, # a list of `Protocol`s on one data set
     out='al_repro_runs', # folder of records

@@ -89,7 +89,8 @@ def log_odds(
 def _inputs(query, on, ids): # (len(ids),d) float32
     "Rows a discriminator sees: embeddings, or raw pixels in [0,1]."
     rows = query.rows('x' if on == 'pixels' else 'embeds', ids)
-    return (rows.reshape(len(ids), -1)/np.float32(255) if on == 'pixels' else rows).astype(np.float32)
+    rows = rows.reshape(len(ids), -1)
+    return rows.astype(np.float32)/np.float32(255 if rows.dtype == np.uint8 else 1)
 
 def _sample(query, train_on): # ids of U to train on
     "All unlabelled ids, or `train_on` times as many as there are labelled ones, at random."
@@ -133,7 +134,7 @@ def dal(
     mini_queries=20, # at most k are made (section 4.1)
     stop=.98, width=256, lr=1e-4, batch=128, max_epochs=1000, balanced=False, # of the `Discriminator`
     train_on=10, # unlabelled rows for each labelled one in training (section 4.3); 'all': Algorithm 1 to the letter
-    score_on='all', # all of U (Algorithm 1), or 'subsample': only the rows trained on (reference code)
+    score_on='all', # all of U (Algorithm 1), or 'subsample': only the rows trained on, if they are at least k (reference code)
     on='embeds', # or 'pixels': the discriminator sees the raw input
 ): # (k,) ids for each query
     "Label what a discriminator is surest is unlabelled (Gissin & Shalev-Shwartz, 2019, Algorithm 1)."
