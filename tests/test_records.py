@@ -166,7 +166,7 @@ def test_identity_depends_on_every_field():
     other = dict(name='n', data='mnist', scale='quick', query=6, initial=6, rounds=3, pool=401, size=9)
     recipe = dict(model='lenet', epochs=7, min_steps=7, steps=7, batch=7, lr=.007, l2=.007, holdout=.3, checkpoint='best-first', checkpoint_after=7, patience=7)
     assert set(other) == {f.name for f in fields(Protocol)} - {'recipe', 'strategies', 'seeds'} and set(recipe) == {f.name for f in fields(Recipe)}
-    base = replace(SMOKE, recipe=replace(SMOKE.recipe, holdout=.2))
+    base = replace(SMOKE, recipe=replace(SMOKE.recipe, holdout=.2, checkpoint='best-later'))
     all_ = [identity(base, SPECS[0], 'a'), identity(base, SPECS[1], 'a'), identity(base, SPECS[0], 'b')]
     all_ += [identity(replace(base, **{k: v}), SPECS[0], 'a') for k,v in other.items()]
     all_ += [identity(replace(base, recipe=replace(base.recipe, **{k: v})), SPECS[0], 'a') for k,v in recipe.items()]
