@@ -171,6 +171,24 @@ def test_interrupted(al, monkeypatch):
     code, _, err = al(*FEW)
     assert code == 130 and 'finished rounds are recorded' in err and 'al_repro reproduce dal --scale smoke --strategies random,margin --workers 1' in err
 
+def test_report_on_a_full_disk(al, monkeypatch):
+    al(*FEW)
+    assert al('report', 'al_repro_runs', '--out', 'page')[0] == 0
+    kept, before = Path('page/report.html').read_bytes(), stamps()
+    write, full = Path.write_text, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def half(path, text, *args, **kwargs):
+        write(path, text[:1000], *args, **kwargs)
+        raise full
+    def replace(*args): raise full
+    for name, f, failing in (('pathlib.Path.write_text', 'page/report.html', half), ('os.replace', 'page/figures/', replace)):
+        with monkeypatch.context() as m:
+            m.setattr(name, failing)
+            refused(al('report', 'al_repro_runs', '--out', 'page'), f'cannot write {f}', 'No space left on device', 'the run records are safe', 'choose another --out')
+        assert Path('page/report.html').read_bytes() == kept and stamps() == before and not list(Path().rglob('*.tmp'))
+    Path('new').write_text('mine')
+    refused(al('report', 'al_repro_runs', '--out', 'new'), 'cannot write new/figures/', 'the run records are safe')
+    assert Path('new').read_text() == 'mine'
+
 def test_nothing_to_report(al):
     refused(al('report', 'nowhere'), 'no folder nowhere')
     Path('empty').mkdir()
@@ -212,6 +230,6 @@ def test_select_refuses(al, arrays):
     no('object.npy cannot be read', probs='object.npy'); no('str.npy holds', probs='str.npy'); no('cut.npy cannot be read', probs='cut.npy')
     no('sums to 1.2', 'odd.npy', probs='odd.npy'); no('different lengths', 'short.npy', embeds='short.npy')
     no("bad.txt, line 3: 'three' is not a whole number", labelled='bad.txt'); no("half.txt, line 1: '1.5'", labelled='half.txt'); no('binary.txt is not a text file', labelled='binary.txt')
-    no('out of range for 40 rows', 'far.txt', labelled='far.txt'); no('more than once', labelled='twice.txt'); no('labels has 2 entries', labels='twice.txt')
+    no('out of range for 40 rows', 'far.txt', labelled='far.txt'); no('more than once', labelled='twice.txt'); no('labels has shape (2,) for 8', 'twice.txt', labels='twice.txt')
     no('needs embeds', 'give --embeds FILE', strategy='coreset'); no('needs a labelled set', strategy='coreset', embeds='e.npy', labelled=None)
     no('k=33 with 32 unlabelled', k=33); no('give --probs, --embeds, --mc or --x', probs=None); no('cannot write', out='nowhere/picks.csv')

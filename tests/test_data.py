@@ -142,6 +142,16 @@ def test_other_files_are_left_out(tmp_path):
     (tmp_path/'f/ant/000.png').rename(tmp_path/'f/ant/000.PNG')
     assert load(f'folder:{tmp_path}/f').fingerprint == before
 
+def test_sub_folders_are_refused(tmp_path):
+    classes_of(tmp_path/'f')
+    (tmp_path/'f/ant/notes').mkdir(); (tmp_path/'f/ant/notes/a.txt').write_text('no image')
+    before = load(f'folder:{tmp_path}/f').fingerprint # a folder without images is no harm
+    for name in ('sub/a.png', 'sub/deep/b.JPG', 'sub/.hidden/c.png', 'sub/._d.png'): save(tmp_path/'f/ant'/name.replace('JPG', 'png'), pixels(8, 8, 3))
+    (tmp_path/'f/ant/sub/deep/b.png').rename(tmp_path/'f/ant/sub/deep/b.JPG')
+    with pytest.raises(ValueError, match=r'class folder .*ant holds 2 image files in sub-folders.*move them up .*remove'): load(f'folder:{tmp_path}/f')
+    (tmp_path/'f/ant/sub').rename(tmp_path/'sub')
+    assert load(f'folder:{tmp_path}/f').fingerprint == before
+
 def test_grey_or_colour(tmp_path):
     assert load(f"folder:{classes_of(tmp_path/'f', shape=(8, 8))}").shape == (1, 8, 8)
     save(tmp_path/'f/ant/rgb.png', pixels(8, 8, 3))

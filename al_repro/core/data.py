@@ -196,16 +196,28 @@ def _torchvision(name): # a reader for it
 # %% ../../nbs/core/00_data.ipynb #dafda1e1
 _SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.heic', '.avif'}
 
+def _is_image(name): return not name.startswith('.') and os.path.splitext(name)[1].lower() in _SUFFIXES
+
+def _deeper(folder): # a class folder
+    "How many image files lie in its sub-folders, at any depth, and one of them; hidden ones do not count."
+    found = []
+    for place, subs, files in os.walk(folder):
+        subs[:] = sorted(s for s in subs if not s.startswith('.'))
+        if Path(place) != folder: found += [Path(place)/f for f in sorted(files) if _is_image(f)]
+    return len(found), next(iter(found), None)
+
 def class_files(folder): # holds one folder a class
-    "Class name -> its image files, both sorted; hidden files and other suffixes are left out. ValueError for a class without."
+    "Class name -> its image files, both sorted; hidden files and other suffixes are left out. ValueError for a class without, or with sub-folders of images."
     found = {}
     for name in sorted(os.listdir(folder)):
         if name.startswith('.') or not (folder/name).is_dir(): continue
-        found[name] = [folder/name/f for f in sorted(os.listdir(folder/name))
-                       if not f.startswith('.') and os.path.splitext(f)[1].lower() in _SUFFIXES]
+        found[name] = [folder/name/f for f in sorted(os.listdir(folder/name)) if _is_image(f)]
     hint = "lay images out as PATH/<class>/*.jpg, or as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg"
     if not any(found.values()): raise ValueError(f"no class folders with images in {folder}; {hint}")
     for name, files in found.items():
+        n, one = _deeper(folder/name)
+        if n: raise ValueError(f"class folder {folder/name} holds {n} image file{'s'*(n > 1)} in sub-folders, e.g. {one}, which would not be read; "
+                               "move them up into the class folder, or remove them")
         if not files: raise ValueError(f"no images in class folder {folder/name}; add some or remove the folder; {hint}")
     return found
 

@@ -142,7 +142,7 @@ DAL_CLAIMS = (
               Part('coreset', 'random', min_query=11), Part('coreset', 'random', max_query=10, aside='excepted by the paper'),
               Part('margin', 'random', aside='not in the paper')),
           protocol='dal*', data=('mnist', 'cifar10'), needs='dal-q100'),
-    Claim('dal-2', _DAL, 'from query size 1000 on, no method is better than uncertainty', tuple(
+    Claim('dal-2', _DAL, 'from query size 1000 on, all methods are on par with uncertainty', tuple(
               Part(a, b) for a in ('dal', 'coreset') for b in ('least_confidence', 'entropy')),
           kind='equivalence', protocol='dal*', min_query=1000, data=('mnist', 'cifar10'), needs='dal-q1000'))
 
@@ -174,12 +174,14 @@ COMMAND = 'al_repro reproduce {protocol} --data {data} --scale {scale} --strateg
 class _Plan:
     "How missing runs are asked for: command pattern, seeds to have, hours(protocol, data, scale, strategy) of one run."
     command:str = COMMAND
-    seeds:int = 20
+    seeds:object = 20 # or dict: protocol -> seeds
     hours:object = None
+
+    def wanted(self, protocol): return self.seeds.get(protocol, 20) if isinstance(self.seeds, dict) else self.seeds
 
     def todo(self, cell, have, strategies, seeds=None):
         "Command and hours that bring `strategies` to `seeds` seeds; nothing where they have them."
-        (protocol, data, scale, _), seeds = cell, seeds or self.seeds
+        (protocol, data, scale, _), seeds = cell, seeds or self.wanted(cell[0])
         short = {s: seeds - have.get(s, 0) for s in strategies if have.get(s, 0) < seeds}
         if not short or seeds == math.inf: return {}
         hours = sum(n * self.hours(protocol, data, scale, s) for s, n in short.items()) if self.hours else math.nan
@@ -208,7 +210,7 @@ def _compare(claim, cell, rows, have, plan, margin, pair, d, e, above, level):
     "The row of one comparison: differences `d`, Effect `e` (None if not run), `above` as in `judge`."
     a, b, aside = pair
     outcome = judge(e, margin, claim.kind, above) if e else 'not run'
-    notes, seeds = [aside] * bool(aside) + _lost(rows, a, b), plan.seeds if outcome in _UNDECIDED else math.nan
+    notes, seeds = [aside] * bool(aside) + _lost(rows, a, b), plan.wanted(cell[0]) if outcome in _UNDECIDED else math.nan
     if not e: notes.append(f'{len(d)} seed{"s" * (len(d) != 1)} shared')
     elif outcome == 'inconclusive':
         seeds = seeds_to_decide(e, margin, claim.kind, level)
@@ -266,11 +268,11 @@ def verdicts(
     claims=DAL_CLAIMS, # Claims to judge
     cells=(), # further (protocol, data, scale, query) to report even where nothing was run
     command=COMMAND, # pattern of the command that would run what is missing
-    seeds=20, # seeds to ask for where a comparison is missing or has too few
+    seeds=20, # seeds to ask for where a comparison is missing or has too few; or a dict by protocol
     hours=None, # function (protocol, data, scale, strategy) -> hours of one run
 ): # DataFrame with COLUMNS: per claim and protocol one row per part, then one with part 'all' or 'any' for the whole
     "Judge claims on runs; raises ValueError as `fresh` does, and for seeds below MIN_SEEDS."
-    if seeds < MIN_SEEDS: raise ValueError(f'seeds={seeds} cannot be judged; ask for at least {MIN_SEEDS}')
+    if min(seeds.values(), default=20) < MIN_SEEDS if isinstance(seeds, dict) else seeds < MIN_SEEDS: raise ValueError(f'seeds={seeds} cannot be judged; ask for at least {MIN_SEEDS}')
     if len(table) == 0: table = pd.DataFrame(columns=_NEEDS)
     fresh(table)                                                # complain about the whole before looking at parts
     plan, res = _Plan(command, seeds, hours), []

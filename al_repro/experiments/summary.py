@@ -103,7 +103,8 @@ def sources_of(records): # list of dict(name, rows) for `write_report`
         if key in out: continue
         now = {q.name: q for q in protocols(p.name.split('-')[0], p.data, p.scale, r['data']['n'])}.get(p.name, p)
         seeds = len({x['seed'] for x in records if x['protocol'] == r['protocol']})
-        out[key] = dict(name=key, rows=three_columns(replace(p, seeds=seeds, strategies=now.strategies)))
+        drawn = p.pool if p.pool and p.pool < r['data']['n'] else None # a pool that holds all rows draws none
+        out[key] = dict(name=key, rows=three_columns(replace(p, pool=drawn, seeds=seeds, strategies=now.strategies)))
     return list(out.values())
 
 # %% ../../nbs/experiments/05a_summary.ipynb #9b0f8c71

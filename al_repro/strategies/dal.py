@@ -90,13 +90,13 @@ def _inputs(query, on, ids): # (len(ids),d) float32
     "Rows a discriminator sees: embeddings, or raw pixels in [0,1]."
     rows = query.rows('x' if on == 'pixels' else 'embeds', ids)
     rows = rows.reshape(len(ids), -1)
-    return rows.astype(np.float32)/np.float32(255 if rows.dtype == np.uint8 else 1)
+    return rows.astype(np.float32)/np.float32(255 if on == 'pixels' and rows.dtype == np.uint8 else 1)
 
 def _sample(query, train_on): # ids of U to train on
     "All unlabelled ids, or `train_on` times as many as there are labelled ones, at random."
     u = query.unlabelled
     if train_on == 'all' or train_on*len(query.labelled) >= len(u): return u
-    return query.rng.choice(u, int(train_on*len(query.labelled)), replace=False)
+    return query.rng.choice(u, max(1, int(train_on*len(query.labelled))), replace=False)
 
 # %% ../../nbs/strategies/30_dal.ipynb #9337adb0
 def discriminate(
@@ -120,9 +120,15 @@ def discriminate(
     return out
 
 # %% ../../nbs/strategies/30_dal.ipynb #9fe58d88
-def check_options(train_on, score_on, on): # as for `dal`
+def check_options(mini_queries=20, stop=.98, width=256, lr=1e-4, batch=128, max_epochs=1000, balanced=False, train_on=10, score_on='all', on='embeds'): # as for `dal`
     "`ValueError` for an option of `dal` out of its range."
-    if train_on != 'all' and not (isinstance(train_on, (int, float)) and train_on > 0): raise ValueError(f"train_on={train_on!r}; choose a positive number or 'all'")
+    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v < float('inf')
+    for name,v in dict(mini_queries=mini_queries, width=width, batch=batch, max_epochs=max_epochs).items():
+        if not number(v) or v != int(v): raise ValueError(f"{name}={v!r}; choose a whole number of 1 or more")
+    if not number(lr): raise ValueError(f"lr={lr!r}; choose a positive number")
+    if not number(stop) or stop > 1: raise ValueError(f"stop={stop!r}; choose an accuracy above 0, up to 1")
+    if not isinstance(balanced, bool): raise ValueError(f"balanced={balanced!r}; choose true or false")
+    if train_on != 'all' and not number(train_on): raise ValueError(f"train_on={train_on!r}; choose a positive number or 'all'")
     if score_on not in ('all', 'subsample'): raise ValueError(f"score_on={score_on!r}; choose 'all' or 'subsample'")
     if on not in ('embeds', 'pixels'): raise ValueError(f"on={on!r}; choose 'embeds' or 'pixels'")
 
@@ -138,7 +144,7 @@ def dal(
     on='embeds', # or 'pixels': the discriminator sees the raw input
 ): # (k,) ids for each query
     "Label what a discriminator is surest is unlabelled (Gissin & Shalev-Shwartz, 2019, Algorithm 1)."
-    check_options(train_on, score_on, on)
+    check_options(mini_queries, stop, width, lr, batch, max_epochs, balanced, train_on, score_on, on)
     how = Discriminator(stop, width, lr, batch, max_epochs, balanced)
     def step(qs, k):
         picks = []
@@ -147,3 +153,5 @@ def dal(
             picks.append(q.unlabelled[keep][top_k(score[keep], k)])
         return picks
     return select_many(in_steps(together(needs=['x' if on == 'pixels' else 'embeds'])(step), mini_queries), queries, k)
+
+dal.check = check_options # `build` asks it before anything runs
