@@ -127,7 +127,7 @@ def from_arrays(
     embeds=None, # (n,d) embeddings of every row
     labelled=(), # (l,) ids that carry a label
     labels=None, # (l,) their classes, in the order of `labelled`
-    seed=0, # of the query's generator
+    seed=0, # of the query's generator; a list of numbers for several streams
     mc=None, # (n,t,c) Monte Carlo or ensemble probabilities of every row
     x=None, # (n,...) inputs of every row
     meta=None, # (n,...) extras of every row
@@ -148,8 +148,10 @@ def from_arrays(
     c = next((given[k].shape[-1] for k in ('probs', 'mc') if k in given), n_classes)
     if n_classes not in (None, c) or c is not None and c < 2: raise ValueError(f"n_classes={n_classes} but the arrays have {c} classes; leave n_classes out, or pass 2 or more")
     if labels is not None: labels = check_labels(labels, labelled, c)
-    if not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f"seed={seed!r}; choose a whole number of 0 or more")
-    return Query(Arrays(**given), np.setdiff1d(np.arange(n), labelled), labelled, labels, c, np.random.default_rng(seed), meta=given.get('meta'))
+    try: rng = np.random.default_rng([] if seed is None else seed)
+    except (ValueError, TypeError): rng = None
+    if rng is None or seed is None: raise ValueError(f"seed={seed!r}; choose a whole number of 0 or more, or a list of them")
+    return Query(Arrays(**given), np.setdiff1d(np.arange(n), labelled), labelled, labels, c, rng, meta=given.get('meta'))
 
 Query.from_arrays = staticmethod(from_arrays)
 
