@@ -9,7 +9,6 @@ __all__ = ['chunk_rows', 'forward_pass', 'NoDropout', 'draw_masks', 'tail_shapes
 # %% ../../nbs/core/04_outputs.ipynb #f84f7c99
 import numpy as np, torch
 from torch import nn
-from .models import Linear
 from .train import images, torch_rng
 
 # %% ../../nbs/core/04_outputs.ipynb #55ec56bd
@@ -96,7 +95,7 @@ def mc_pass(
 ): # (m,u,t,classes) float32 probabilities
     "Class probabilities under `t` dropout masks shared by all rows; `NoDropout` if the network has none."
     i = net.first_dropout
-    if i is None: raise NoDropout(f"the network has no dropout layer, so it has no Monte Carlo samples; choose a model with dropout or a strategy that needs none")
+    if i is None: raise NoDropout("the network has no dropout layer, so it has no Monte Carlo samples; choose a model with dropout or a strategy that needs none")
     ids, out, masks = torch.as_tensor(ids, device=x.device), [], None
     for rows in ids.split(chunk_rows(x, net.members), dim=1):
         h = net.body[:i](images(x[rows]))

@@ -9,8 +9,8 @@ __all__ = ['ARRAYS', 'REGISTRY', 'MissingInput', 'Arrays', 'ModelSource', 'Views
            'check_strategy']
 
 # %% ../../nbs/core/06_query.ipynb #b90cee9d
-import difflib, functools, hashlib, importlib, inspect, json, pkgutil, re
-from dataclasses import dataclass, field
+import difflib, functools, importlib, inspect, json, pkgutil, re
+from dataclasses import dataclass
 import numpy as np
 from .pool import as_ids
 from .select import top_k

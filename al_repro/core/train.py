@@ -8,7 +8,7 @@ __all__ = ['STREAMS', 'stream_key', 'np_rng', 'torch_rng', 'Recipe', 'split', 'n
 
 # %% ../../nbs/core/03_train.ipynb #604a2f46
 import ctypes, math, sys
-from dataclasses import dataclass, field, asdict
+from dataclasses import dataclass, field
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn

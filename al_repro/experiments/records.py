@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from ..core.models import Net
 from ..core.query import Spec, known, nearest
-from .protocols import from_json, protocols, SCALES, EXPERIMENTS
+from .protocols import protocols
 
 # %% ../../nbs/experiments/01_records.ipynb #85e36a51
 FORMAT = 1

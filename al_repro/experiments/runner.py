@@ -11,7 +11,7 @@ __all__ = ['start_pool', 'make_query', 'Timed', 'train_round', 'play_round', 'ro
 import contextlib, multiprocessing, os, signal, threading, time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from ..core.data import load
@@ -19,7 +19,7 @@ from ..core.outputs import evaluate, outputs
 from ..core.pool import Pool
 from ..core.query import ModelSource, Query, Spec, build, select_many
 from ..core.train import fit, keep_memory, np_rng
-from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, stale_reason, unpack_ids, write_json)
+from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
 
 # %% ../../nbs/experiments/02_runner.ipynb #a9c99dfd
 def start_pool(protocol, n, seed): # a Pool with round 0 labelled
