@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'Fold', 'Unfold', 'conv', 'Linear', 'BatchNorm', 'Net', 'init_weights', 'lenet', 'vgg16', 'BasicBlock',
-           'resnet18', 'mlp', 'build_model']
+           'resnet18', 'mlp', 'build_model', 'member', 'Member']
 
 # %% ../../nbs/core/02_models.ipynb #94c36a93
-import math
+import copy, math
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -166,3 +166,28 @@ def build_model(
     "The network `name`; `ValueError` for an unknown name or images too small for it."
     if name not in MODELS: raise ValueError(f"model={name!r} is unknown; choose one of {', '.join(MODELS)}")
     return MODELS[name](shape, n_classes, members)
+
+# %% ../../nbs/core/02_models.ipynb #fdf3e8b8
+def member(
+    net, # a `Net` of m members
+    i, # which
+): # a `Net` of one member, its weights a copy; `net` itself if it has only one
+    "Take one member out of a group: every tensor that carries the members' axis is cut along it."
+    if net.members == 1: return net
+    one, m = copy.deepcopy(net), net.members
+    for l in one.modules():
+        for k,v in l._parameters.items():
+            if v is not None: l._parameters[k] = nn.Parameter(v.detach().chunk(m)[i].clone())
+        for k,v in l._buffers.items():
+            if v is not None and v.dim(): l._buffers[k] = v.chunk(m)[i].clone()
+        if isinstance(l, nn.Conv2d): l.groups, l.in_channels, l.out_channels = 1, l.in_channels//m, l.out_channels//m
+        if isinstance(l, nn.modules.batchnorm._BatchNorm): l.num_features //= m
+        if hasattr(l, 'members'): l.members = 1
+    return one
+
+class Member(nn.Module):
+    "One member of a `Net` as a plain module: (b,c,h,w) float images to (b,classes) logits."
+    def __init__(self, net, i=0): super().__init__(); self.net = member(net, i) # a `Net`; which member
+    def body(self, x): return self.net.body(x[None])[0] # (b,d) embeddings
+    def head(self, h): return self.net.head(h[None])[0] # (b,classes) logits
+    def forward(self, x): return self.head(self.body(x))

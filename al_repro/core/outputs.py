@@ -7,6 +7,7 @@ __all__ = ['chunk_rows', 'forward_pass', 'NoDropout', 'draw_masks', 'tail_shapes
            'Group', 'Outputs', 'outputs', 'evaluate']
 
 # %% ../../nbs/core/04_outputs.ipynb #f84f7c99
+import re
 import numpy as np, torch
 from torch import nn
 from .train import images, torch_rng
@@ -127,8 +128,10 @@ class Group:
         f, ids = self.fitted, np.stack(self.ids)
         if name in ('logits', 'embeds'): new = forward_pass(f.net, self.x, ids)
         elif name == 'probs': new = dict(probs=torch.as_tensor(self.get('logits')).softmax(-1).numpy())
-        elif name == 'mc': new = dict(mc=mc_pass(f.net, self.x, ids, self.mc_samples, [torch_rng(s, 'mc', f.round) for s in f.seeds]))
-        else: raise ValueError(f"output {name!r} is unknown; choose one of probs, logits, embeds, mc")
+        elif re.fullmatch(r'mc(:[1-9]\d*)?', name):
+            t = int(name[3:] or self.mc_samples)
+            new = {name: mc_pass(f.net, self.x, ids, t, [torch_rng(s, 'mc', f.round) for s in f.seeds])}
+        else: raise ValueError(f"output {name!r} is unknown; choose one of probs, logits, embeds, mc, or mc:100 for 100 samples")
         for k,v in new.items():
             if not np.isfinite(v).all(): raise ValueError(f"{k} of the model of round {f.round} contain NaN or infinity: training diverged; lower the recipe's lr")
         self.cache.update(new)

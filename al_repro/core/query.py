@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARRAYS', 'REGISTRY', 'MissingInput', 'Arrays', 'ModelSource', 'Views', 'Query', 'check_probs', 'check_finite',
            'as_numbers', 'check_labels', 'from_arrays', 'guard', 'strategy', 'together', 'select_many', 'by_score',
-           'in_steps', 'among', 'preselect', 'Spec', 'known', 'nearest', 'build', 'sample_arrays', 'renumbered',
-           'check_strategy']
+           'in_steps', 'among', 'preselect', 'Spec', 'known', 'nearest', 'build', 'sample_arrays', 'sample_model',
+           'renumbered', 'check_strategy']
 
 # %% ../../nbs/core/06_query.ipynb #b90cee9d
 import difflib, functools, importlib, inspect, json, pkgutil, re
@@ -23,13 +23,13 @@ class MissingInput(ValueError): "A strategy needs something that the query does 
 class Arrays:
     "A source of rows backed by arrays of the whole data set, each (n, ...) indexed by row id."
     def __init__(self, **arrays): self.arrays = {k: np.asarray(v) for k,v in arrays.items() if v is not None}
-    def has(self, name): return name in self.arrays
-    def rows(self, name, ids): return self.arrays[name][ids]
+    def has(self, name): return name.partition(':')[0] in self.arrays
+    def rows(self, name, ids): return self.arrays[name.partition(':')[0]][ids] # as many samples as were given
 
 class ModelSource:
     "A source of rows backed by the `Outputs` of one member and the images."
     def __init__(self, outputs, x): self.outputs, self.x = outputs, x
-    def has(self, name): return name in ('probs', 'logits', 'embeds', 'mc', 'x')
+    def has(self, name): return name.partition(':')[0] in ('probs', 'logits', 'embeds', 'mc', 'x')
     def rows(self, name, ids): return self.x[ids].cpu().numpy() if name == 'x' else self.outputs.rows(name, ids)
 
 # %% ../../nbs/core/06_query.ipynb #bf6e57ff
@@ -37,13 +37,14 @@ class Views:
     "The arrays of a query: rows of its source for the unlabelled ids and for the labelled ones."
     def rows(self, name, ids): # (len(ids), ...)
         "Rows of one output by id; `MissingInput` if this query does not hold it."
-        if not self.source.has(name): raise MissingInput(f"this query holds no {name!r}; {f'give {name}= to Query.from_arrays' if name in ARRAYS else 'only a trained model gives it'}, or choose a strategy that does not need it")
+        if not self.source.has(name): raise MissingInput(f"this query holds no {(name := name.partition(':')[0])!r}; {f'give {name}= to Query.from_arrays' if name in ARRAYS else 'only a trained model gives it'}, or choose a strategy that does not need it")
         return self.source.rows(name, ids)
 
     probs = property(lambda self: self.rows('probs', self.unlabelled)) # (u,c)
     logits = property(lambda self: self.rows('logits', self.unlabelled)) # (u,c)
     embeds = property(lambda self: self.rows('embeds', self.unlabelled)) # (u,d)
     mc = property(lambda self: self.rows('mc', self.unlabelled)) # (u,t,c)
+    def samples(self, t): return self.rows(f'mc:{t}', self.unlabelled) # (u,t,c): t drawn by a model, or all that were given as an array
     x = property(lambda self: self.rows('x', self.unlabelled)) # (u,c,h,w)
     labelled_embeds = property(lambda self: self.rows('embeds', self.labelled)) # (l,d)
     labelled_probs = property(lambda self: self.rows('probs', self.labelled)) # (l,c)
@@ -55,6 +56,11 @@ class Views:
         if self._labels is None: raise MissingInput("this query holds no labels; give labels= to Query.from_arrays")
         return np.concatenate([self._labels, np.full(len(self.pretended), -1)])
     @property
+    def model(self): # (b,...) float inputs to (b,classes) logits; a trained one has its `body` and `head` apart
+        "The model, in evaluation mode; `MissingInput` if the query has none."
+        if self._model is None: raise MissingInput("this query holds no model; give model= to Query.from_arrays")
+        return self._model()
+    @property
     def meta(self): # (u,...) per-row extras: cost, time, place
         "Rows of `meta` for the unlabelled ids; `MissingInput` if none was given."
         if self._meta is None: raise MissingInput("this query holds no meta; give meta= to Query.from_arrays")
@@ -65,12 +71,12 @@ class Query(Views):
     "All that a strategy may see of one round: ids, rows of outputs, revealed labels, a generator."
     def __init__(self, source, unlabelled, labelled, labels, n_classes, rng, round=0, past=(), meta=None, model=None, device='cpu', pretended=()):
         self.source, self.unlabelled, self.labelled, self.n_classes = source, np.sort(unlabelled), labelled, n_classes
-        self.rng, self.round, self.past, self.model, self.device = rng, round, past, model, device # generator; round; ids of past picks
+        self.rng, self.round, self.past, self._model, self.device = rng, round, past, model, device # generator; round; ids of past picks; a function that gives the model
         self._labels, self._meta, self.pretended = labels, meta, np.asarray(pretended, np.int64)
         self.log = [] # a strategy may append dicts here: they go into the run record
 
     def _with(self, unlabelled, labelled, pretended):
-        q = Query(self.source, unlabelled, labelled, self._labels, self.n_classes, self.rng, self.round, self.past, self._meta, self.model, self.device, pretended)
+        q = Query(self.source, unlabelled, labelled, self._labels, self.n_classes, self.rng, self.round, self.past, self._meta, self._model, self.device, pretended)
         q.log = self.log
         return q
     def also(self, ids): # a Query
@@ -132,6 +138,7 @@ def from_arrays(
     x=None, # (n,...) inputs of every row
     meta=None, # (n,...) extras of every row
     n_classes=None, # if neither probs nor mc tells
+    model=None, # a torch module in evaluation mode: (b,...) float inputs to (b,classes) logits
 ): # a `Query`
     "A query over rows 0..n-1 of one's own arrays; `ValueError` for arrays that do not fit together."
     dims = dict(probs=2, embeds=2, mc=3)
@@ -151,7 +158,9 @@ def from_arrays(
     try: rng = np.random.default_rng([] if seed is None else seed)
     except (ValueError, TypeError): rng = None
     if rng is None or seed is None: raise ValueError(f"seed={seed!r}; choose a whole number of 0 or more, or a list of them")
-    return Query(Arrays(**given), np.setdiff1d(np.arange(n), labelled), labelled, labels, c, rng, meta=given.get('meta'))
+    if model is not None and not callable(model): raise ValueError(f"model={model!r}; pass a torch module that maps inputs to logits")
+    if getattr(model, 'training', False): raise ValueError("model is in training mode; call model.eval() first")
+    return Query(Arrays(**given), np.setdiff1d(np.arange(n), labelled), labelled, labels, c, rng, meta=given.get('meta'), model=None if model is None else lambda: model)
 
 Query.from_arrays = staticmethod(from_arrays)
 
@@ -167,7 +176,7 @@ def guard(query, k, needs, name):
         if n == 'labelled':
             if not len(query.labelled): raise MissingInput(f"{name} needs a labelled set and it is empty; label an initial set first")
         elif n == 'model':
-            if query.model is None: raise MissingInput(f"{name} needs the model, which a query from arrays does not hold")
+            if query._model is None: raise MissingInput(f"{name} needs the model, which this query does not hold; give model= to Query.from_arrays")
         elif not query.source.has(n): raise MissingInput(f"{name} needs {n}, which this query does not hold; give {n}= to Query.from_arrays")
 
 def _finish(many, one, name, needs, version, score, deterministic, line):
@@ -332,10 +341,16 @@ def sample_arrays(n=60, c=4, d=5, seed=0): # dict of arrays for `Query.from_arra
     labelled = rng.permutation(n)[:12]
     return dict(probs=mc.mean(1), mc=mc, embeds=embeds.astype(np.float32), x=rng.integers(0, 255, (n, 1, 4, 4)).astype(np.uint8), labelled=labelled, labels=y[labelled])
 
+def sample_model(c=4, seed=0): # a small network for the inputs of `sample_arrays`
+    "Random weights; embeddings of 64, dropout, a head."
+    import torch
+    from al_repro.core.models import Member, init_weights, mlp
+    return Member(init_weights(mlp((1, 4, 4), c), [torch.Generator().manual_seed(seed)])).eval()
+
 def renumbered(a, order): # arrays whose row i is row order[i] of `a`
     "The same data set with its rows in another order."
     place = np.argsort(order)
-    return {k: place[v] if k == 'labelled' else v if k == 'labels' else v[order] for k,v in a.items()}
+    return {k: place[v] if k == 'labelled' else v if k in ('labels', 'model') else v[order] for k,v in a.items()}
 
 # %% ../../nbs/core/06_query.ipynb #91d9ece4
 def _check_picks(s, a, k):
@@ -356,25 +371,27 @@ def _check_errors(s, a):
         raise AssertionError(f"{s.name}: no error for {why}")
     k = 60; refused('k larger than what is left')
     k = 5
-    for name in set(s.needs) & {'probs', 'embeds', 'mc'}:
-        b = a[name].copy(); b[7] = np.nan
+    if 'model' in s.needs: refused('no model', model=None)
+    for name in set(s.needs) & {'probs', 'embeds', 'mc', 'x'}:
+        b = a[name].astype(float); b[7] = np.nan
         refused(f'NaN in {name}', **{name: b}); refused(f'no {name}', **{name: None})
     if 'labelled' in s.needs: refused('an empty labelled set', labelled=[], labels=[])
 
 # %% ../../nbs/core/06_query.ipynb #a09292ca
 def check_strategy(
-    s, # a strategy that needs no model
+    s, # a strategy
     seed=0, # of the made-up data
 ):
     "The contract of every strategy; raises `AssertionError` saying which clause is broken."
-    a = sample_arrays(seed=seed)
+    model = dict(model=sample_model(seed=seed)) if 'model' in s.needs else {}
+    a = sample_arrays(seed=seed) | model
     u = len(a['probs']) - len(a['labelled'])
     for k in (1, 7, u): ids = _check_picks(s, a, k)
     if s.deterministic:
         order = np.random.default_rng(5).permutation(len(a['probs']))
         new = s(Query.from_arrays(**renumbered(a, order), seed=1), 7)
         assert (order[new] == s(Query.from_arrays(**a, seed=1), 7)).all(), f"{s.name}: renumbering the rows changed the choice"
-    qs = lambda: [Query.from_arrays(**sample_arrays(seed=i), seed=i) for i in range(3)]
+    qs = lambda: [Query.from_arrays(**sample_arrays(seed=i), **model, seed=i) for i in range(3)]
     for one,many in zip([s(q, 5) for q in qs()], select_many(s, qs(), 5)):
         assert (one == many).all(), f"{s.name}: a list of queries gives {many}, one by one {one}"
     _check_errors(s, a)
