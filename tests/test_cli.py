@@ -60,8 +60,8 @@ def test_arguments(al, args):
 def test_smoke_from_end_to_end(al):
     code, out, err = al(*SMOKE)
     assert code == 0 and err == ''
-    assert len(records()) == 12 and all(read_json(f)['done'] for f in records())
-    for s in ('6 strategies x 2 seeds = 12 runs, 0 finished', 'AULC', 'dal-1, digits smoke dal-q5: DESCRIPTION ONLY', 'to repeat: al_repro reproduce dal --scale smoke --workers 1'): assert s in out
+    assert len(records()) == 22 and all(read_json(f)['done'] for f in records())
+    for s in ('11 strategies x 2 seeds = 22 runs, 0 finished', 'AULC', 'dal-1, digits smoke dal-q5: DESCRIPTION ONLY', 'to repeat: al_repro reproduce dal --scale smoke --workers 1'): assert s in out
     figures = {f.name for f in Path('al_repro_runs/figures').iterdir()}
     assert {f'dal-q5-digits-smoke-{k}.{e}' for k in ('curves', 'gap', 'classes', 'entropy', 'seconds') for e in ('png', 'svg')} <= figures
     page = Path('al_repro_runs/report.html').read_text()
@@ -71,7 +71,7 @@ def test_smoke_from_end_to_end(al):
 
     before, figs = stamps(), Path('al_repro_runs/figures/dal-q5-digits-smoke-curves.svg').read_bytes()
     code, out, _ = al(*SMOKE)                                       # nothing new
-    assert code == 0 and '12 finished' in out and '0 rounds to do' in out and stamps() == before
+    assert code == 0 and '22 finished' in out and '0 rounds to do' in out and stamps() == before
     assert Path('al_repro_runs/figures/dal-q5-digits-smoke-curves.svg').read_bytes() == figs
 
     bad = records()[0]
@@ -80,7 +80,7 @@ def test_smoke_from_end_to_end(al):
     code, out, _ = al('report', 'al_repro_runs', '--out', 'page')
     assert code == 0 and f'damaged (set aside when its run is repeated):\n  {bad}' in out and Path('page/report.html').exists()
     code, out, _ = al(*SMOKE)
-    assert code == 0 and '11 finished' in out and Path(f'{bad}.damaged').exists()
+    assert code == 0 and '21 finished' in out and Path(f'{bad}.damaged').exists()
     assert [r['picks'] for r in read_json(bad)['rounds']] == [r['picks'] for r in whole['rounds']]
     assert {f: t for f,t in stamps().items() if f != bad} == {f: t for f,t in before.items() if f != bad}
 

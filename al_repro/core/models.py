@@ -187,7 +187,10 @@ def member(
 
 class Member(nn.Module):
     "One member of a `Net` as a plain module: (b,c,h,w) float images to (b,classes) logits."
-    def __init__(self, net, i=0): super().__init__(); self.net = member(net, i) # a `Net`; which member
+    def __init__(self, net, i=0): # a `Net`; which member
+        super().__init__()
+        self.net = member(net, i)
+        self.train(net.training)
     def body(self, x): return self.net.body(x[None])[0] # (b,d) embeddings
     def head(self, h): return self.net.head(h[None])[0] # (b,classes) logits
     def forward(self, x): return self.head(self.body(x))

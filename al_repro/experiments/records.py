@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'digest', 'identity', 'write_json', 'read_json', 'pack_ids', 'unpack_ids', 'versions', 'new_record',
-           'path_of', 'rounds_of', 'stale_reason', 'load_records', 'refuse_strangers', 'table', 'picks', 'helpers']
+           'path_of', 'rounds_of', 'stale_reason', 'load_records', 'refuse_strangers', 'entropy_of', 'table', 'picks',
+           'helpers']
 
 # %% ../../nbs/experiments/01_records.ipynb #98a60006
 import base64, contextlib, hashlib, json, os, platform, zlib
@@ -100,7 +101,7 @@ def load_records(folder): # list of records, list of damaged paths
     "All records below `folder`, sorted by path; `FileNotFoundError` if there is no such folder, `ValueError` if data are mixed or a run is there twice."
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}; pass the --out folder of a run")
-    files = sorted(folder.rglob('*.json'))
+    files = sorted(f for f in folder.rglob('*.json') if not f.parent.name.startswith('study-')) # see `studies`
     records = [read_json(f) for f in files]
     damaged = [f for f,r in zip(files, records) if r is None]
     files, records = [f for f,r in zip(files, records) if r is not None], [r for r in records if r is not None]
@@ -122,6 +123,12 @@ def refuse_strangers(folder, protocol, data): # nothing
         if r['data']['fingerprint'] != data.fingerprint: raise ValueError(f"{folder} holds records of other data ({r['data']['name']}, fingerprint {r['data']['fingerprint']}; loaded {data.name}, {data.fingerprint}); choose another --out")
 
 # %% ../../nbs/experiments/01_records.ipynb #c11f592a
+def entropy_of(counts): # nats; NaN without counts
+    "Shannon entropy of the classes of a batch of picks."
+    p = np.asarray(counts or [], float)
+    p = p[p > 0]/max(p.sum(), 1)
+    return float(-(p*np.log(p)).sum()) if len(p) else float('nan')
+
 def table(
     source, # a folder, or a list of records
 ): # a pandas DataFrame
@@ -132,8 +139,8 @@ def table(
     for r in records:
         p, stale = r['protocol'], bool(stale_reason(r))
         head = dict(protocol=p['name'], data=r['data']['name'], scale=p['scale'], strategy=r['label'], seed=r['seed'], query=p['query'], device=r['device'], stale=stale, done=r['done'])
-        rows += [head | {k: x[k] for k in ('round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss')} | {f'seconds_{k}': v for k,v in x['seconds'].items()} for x in r['rounds']]
-    columns = ['protocol', 'data', 'scale', 'strategy', 'seed', 'query', 'round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss', 'seconds_fit', 'seconds_outputs', 'seconds_select', 'device', 'stale', 'done']
+        rows += [head | {k: x[k] for k in ('round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss')} | dict(pick_entropy=entropy_of(x.get('classes'))) | {f'seconds_{k}': v for k,v in x['seconds'].items()} for x in r['rounds']]
+    columns = ['protocol', 'data', 'scale', 'strategy', 'seed', 'query', 'round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss', 'pick_entropy', 'seconds_fit', 'seconds_outputs', 'seconds_select', 'device', 'stale', 'done']
     return pd.DataFrame(rows, columns=columns)
 
 def picks(

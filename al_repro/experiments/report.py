@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from . import figures
 from .effects import aulc, effect
-from .claims import forest, to_type
+from .verdicts import forest, to_type
 from .figures import as_lines
 
 # %% ../../nbs/experiments/05_report.ipynb #5f345735

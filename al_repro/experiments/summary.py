@@ -59,7 +59,8 @@ def shortened(records): # the records, relabelled; dict short name -> full label
     for (name, _, scale), rs in groups.items():
         ps = {p.name: p for p in protocols(name.split('-')[0], rs[0]['protocol']['data'], scale, rs[0]['data']['n'])}
         taken = {r['label'] for r in rs}
-        own = {str(s): s.name for s in (ps[name].strategies if name in ps else ()) if s.options and s.name not in taken}
+        specs = ps[name].strategies if name in ps else ()
+        own = {str(s): s.name for s in specs if s.options and s.name not in taken and sum(o.name == s.name for o in specs) == 1}
         out += [dict(r, label=own.get(r['label'], r['label'])) for r in rs]
         for label in sorted(taken & set(own)): full.setdefault(own[label], []).append(label)
     return out, {k: list(dict.fromkeys(v)) for k,v in full.items()}
@@ -123,13 +124,15 @@ def judged(
     records,
     tail='', # of the commands that would settle what is open
     paths={}, # dict of a record's folder:NAME -> folder:PATH
+    studies=None, # of `study_table`, for the claims about studies; None: those claims are left out
 ): # the frame of `verdicts`
     "Verdicts, with commands as one would type them and hours from the runs' own seconds."
     from al_repro.experiments.claims import COMMAND, verdicts
+    from al_repro.experiments.dal_claims import DAL_CLAIMS
     key = ['protocol', 'data', 'scale', 'strategy']
     spent = runs[runs.done.astype(bool)].groupby([*key, 'seed'])[['seconds_fit', 'seconds_outputs', 'seconds_select']].sum().sum(axis=1)
     hours = (spent.groupby(key).mean()/3600).to_dict()
-    v = verdicts(runs, command=COMMAND + tail, hours=lambda *cell: hours.get(cell, float('nan')))
+    v = verdicts(runs, [c for c in DAL_CLAIMS if studies is not None or not c.study], command=COMMAND + tail, studies=studies, hours=lambda *cell: hours.get(cell, float('nan')))
     for name, data in {r['data']['name']: r['protocol']['data'] for r in records}.items():
         v['command'] = [c.replace(f'--data {name} ', f'--data {shlex.quote(paths.get(data, data))} ') for c in v.command]
     v.loc[v.scale == 'smoke', 'command'] = ''
@@ -151,7 +154,7 @@ def print_tables(
     verdicts, # of `judged`, on these and perhaps others
 ):
     "AULC of each protocol, then the verdicts on them."
-    from al_repro.experiments.claims import verdict_table
+    from al_repro.experiments.verdicts import verdict_table
     complete = runs[runs.done.astype(bool) & ~runs.stale.astype(bool)]
     print('AULC: mean test accuracy in points over the rounds after the first' if len(complete) else 'no run is complete yet')
     for key, g in sorted(complete.groupby(['protocol', 'data', 'scale']), key=lambda kg: (kg[1]['query'].min(), kg[0])): print(*aulc_lines('-'.join(key), g), sep='\n')
