@@ -113,6 +113,7 @@ def helper_table(records): # a frame, or None
     "Epochs, stop and accuracy of the helpers' own training, for each protocol and strategy."
     h = helpers(records)
     if not len(h) or not {'epochs', 'stop', 'accuracy'} <= set(h): return None
+    h = h.dropna(subset=['accuracy']) # other helpers' logs have other columns
     where = {r['protocol']['name']: r['data']['name'] for r in records}
     g = h.assign(data=h.protocol.map(where), by=100.*(h.stop == 'accuracy')).groupby(['protocol', 'data', 'strategy'])
     t = g.agg(trained=('epochs', 'size'), median=('epochs', 'median'), longest=('epochs', 'max'), by=('by', 'mean'), accuracy=('accuracy', 'mean'))
