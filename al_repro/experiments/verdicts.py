@@ -142,9 +142,10 @@ def scorecard_html(
     link = lambda r: f'<a href="{e(r.page)}"><b>{e(r.verdict)}</b></a>' if r.page else f'<b>{e(r.verdict)}</b>'
     def row(r):
         rests = f'{e(r["hangs on"])}<br>{e(r.effect)} {e(r.interval)}, n = {r.n}' if r.effect else e(r['hangs on'])
-        return f'<tr><td>{e(r["where"])}</td><td>{link(r)}</td><td>{rests}</td><td>{e(r.more)}<details><summary>repeat it</summary><code>{e(r.command)}</code></details></td></tr>'
+        cells = e(r['where']), link(r), rests, f'{e(r.more)}<details><summary>repeat it</summary><code>{e(r.command)}</code></details>'
+        return '<tr>' + ''.join(f'<td style="text-align:left">{c}</td>' for c in cells) + '</tr>'
     body = ''
     for claim, g in card.groupby('claim', sort=False):
         body += f'<tr><th colspan="4" style="text-align:left">{e(claim)}: {e(g.statement.iloc[0])}</th></tr>' + ''.join(row(r) for _, r in g.iterrows())
-    heads = ''.join(f'<th>{h}</th>' for h in ('experiment', 'verdict', 'hangs on', 'all comparisons'))
+    heads = ''.join(f'<th style="text-align:left">{h}</th>' for h in ('experiment', 'verdict', 'hangs on', 'all comparisons'))
     return f'<table class="scorecard"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
