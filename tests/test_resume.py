@@ -2,7 +2,7 @@
 
 The kills are played by a process of its own, which imports everything once and forks: `driver` below.
 """
-import contextlib, errno, json, os, random, shutil, signal, subprocess, sys, time, traceback
+import errno, json, os, random, shutil, signal, subprocess, sys, time, traceback
 from dataclasses import replace
 from pathlib import Path
 import pytest, torch
@@ -189,21 +189,13 @@ def test_killed_while_a_worker_idles(driven, whole): assert_same(driven/'idle', 
 
 def test_two_at_once_on_one_folder(driven, short): assert_same(driven/'shared', short)
 
-def interrupted(folder):
-    "A run with two workers that heard Ctrl-C after three rounds, and what it said; again where it had ended before it heard"
-    code = f'import test_resume; test_resume.sweep({str(folder)!r}, workers=2)'
-    for _ in range(5):
-        p = subprocess.Popen([sys.executable, '-c', code], env=environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        until(lambda: done(folder) >= 3, 'three rounds')
-        with contextlib.suppress(ProcessLookupError): os.killpg(p.pid, signal.SIGINT) # as a terminal sends it: to the workers too
-        said, _ = p.communicate(timeout=PATIENCE)
-        if p.returncode != 0: break
-        shutil.rmtree(folder)
-    return p, said
-
 def test_ctrl_c_ends_all_and_two_workers_do_as_one(tmp_path, whole):
-    tmp_path = tmp_path/'runs'
-    p, said = interrupted(tmp_path)
+    hear = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); ' # a shell's background job would inherit a deaf ear
+    code = hear + f'import test_resume; test_resume.sweep({str(tmp_path)!r}, workers=2)'
+    p = subprocess.Popen([sys.executable, '-c', code], env=environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until(lambda: done(tmp_path) >= 3, 'three rounds')
+    os.killpg(p.pid, signal.SIGINT) # as a terminal sends it: to the workers too
+    said, _ = p.communicate(timeout=PATIENCE)
     assert p.returncode != 0 and said.count('KeyboardInterrupt') == said.count('Traceback') == 1, said
     until(lambda: not alive(p.pid), 'the workers to end')
     assert 3 <= done(tmp_path) < 60
