@@ -23,11 +23,12 @@ def chunk_rows(
 # %% ../../nbs/core/04_outputs.ipynb #8a9811cb
 @torch.inference_mode()
 def forward_pass(
-    net, # a `Net` of m members in evaluation mode
+    net, # a `Net` of m members in evaluation mode, or a `Crowd` of estimators
     x, # (n,c,h,w) uint8 images
     ids, # (m,u) rows, for each member its own
 ): # dict: logits (m,u,classes), embeds (m,u,d), float32 numpy
-    "Logits and embeddings (the input of the last layer, dropout off) of the rows `ids`."
+    "Logits and embeddings (the input of the last layer, dropout off; of an estimator what its page says) of the rows `ids`."
+    if not isinstance(net, nn.Module): return net.rows(x, ids)
     logits, embeds = [], []
     for i in torch.as_tensor(ids, device=x.device).split(chunk_rows(x, net.members), dim=1):
         h = net.body(images(x[i]))
@@ -96,6 +97,7 @@ def mc_pass(
 ): # (m,u,t,classes) float32 probabilities
     "Class probabilities under `t` dropout masks shared by all rows; `NoDropout` if the network has none."
     i = net.first_dropout
+    if not isinstance(net, nn.Module): raise NoDropout(f"model={net.name!r} gives no Monte Carlo samples; choose a torch network with dropout or a strategy that needs none")
     if i is None: raise NoDropout("the network has no dropout layer, so it has no Monte Carlo samples; choose a model with dropout or a strategy that needs none")
     ids, out, masks = torch.as_tensor(ids, device=x.device), [], None
     for rows in ids.split(chunk_rows(x, net.members), dim=1):

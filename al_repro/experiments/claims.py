@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 import numpy as np, pandas as pd
 from ..core.query import Spec
-from .effects import STATISTICS, _CELL, _NEEDS, _differences, effect, fresh, seeds_needed
+from .effects import IN_WORDS, STATISTICS, UNITS, _CELL, _NEEDS, _differences, effect, fresh, seeds_needed
 
 # %% ../../nbs/experiments/04_claims.ipynb #8a6e5b98
 MARGINS = {'mnist': {10: 1., 100: .5, 1000: .25}, 'cifar10': {1000: 1.}, 'cifar100': {1000: 1.}, 'svhn': {1000: 1.},
@@ -114,7 +114,7 @@ class Part:
     margin:float = None
 
     @property
-    def text(self): return f'{self.a} vs {self.b}'
+    def text(self): return f'{self.a} vs {self.b}' + (f', {IN_WORDS[self.statistic]}' if self.statistic in IN_WORDS else '')
 
 # %% ../../nbs/experiments/04_claims.ipynb #c4035b13
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _pairs(claim, query, fresh_labels, all_labels):
         if not p.min_query <= query <= p.max_query: continue
         for a in _labels(p.a, fresh_labels, all_labels):
             for b in _labels(p.b, fresh_labels, all_labels) if isinstance(p.b, str) else [p.b]:
-                if not p.aside or {a, b} - {p.b if not isinstance(p.b, str) else None} <= set(fresh_labels): yield replace(p, a=a, b=b)
+                if not p.aside or {s for s in (a, b) if isinstance(s, str)} <= set(fresh_labels): yield replace(p, a=a, b=b)
 
 # %% ../../nbs/experiments/04_claims.ipynb #db25588b
 COLUMNS = ['claim', 'statement', 'source', 'kind', 'statistic', 'unit', 'protocol', 'data', 'scale', 'query', 'device', 'part', 'a', 'b', 'counts', 'effect', 'low', 'high',
@@ -233,12 +233,10 @@ def _compare(claim, cell, rows, have, plan, margin, pair, d, e, above, level):
         notes.append('the sign-flip check does not agree')
     todo = plan.todo(cell, have, [s for s in (a, b) if isinstance(s, str)], seeds) if outcome in _UNDECIDED else {}
     numbers = {('effect' if k == 'mean' else k): v for k, v in asdict(e).items()} if e else dict(n=len(d))
-    return _row(claim, cell, outcome, part=pair.text, a=a, b=str(b), kind=kind, statistic=pair.statistic, counts=not aside, margin=margin, seeds=seeds,
+    return _row(claim, cell, outcome, part=pair.text, a=a, b=b if isinstance(b, str) else '', kind=kind, statistic=pair.statistic, unit=UNITS.get(pair.statistic, claim.unit), counts=not aside, margin=margin, seeds=seeds,
                 note='; '.join(notes), **numbers, **todo)
 
 # %% ../../nbs/experiments/04_claims.ipynb #8e51caf0
-def _is_number(text): return text.replace('.', '', 1).lstrip('-').isdigit()
-
 def _whole(claim, cell, parts, have, plan):
     "The row of a claim in one cell, from the rows of its parts."
     parts = [p for p in parts if p['counts']]
@@ -247,7 +245,7 @@ def _whole(claim, cell, parts, have, plan):
     if outcome in _UNDECIDED:
         still = [p for p in parts if p['outcome'] in _UNDECIDED]
         seeds = max([p['seeds'] for p in still if p['seeds'] < math.inf], default=math.inf)
-        todo = plan.todo(cell, have, dict.fromkeys(s for p in still for s in (p['a'], p['b']) if s == p['a'] or not _is_number(s)), seeds)
+        todo = plan.todo(cell, have, dict.fromkeys(s for p in still for s in (p['a'], p['b']) if s), seeds)
     devices = {d for p in parts for d in p['device'].split('+') if d}
     return _row(claim, cell, outcome, part=claim.combine, device='+'.join(sorted(devices)), n=min([p['n'] for p in parts], default=0), seeds=seeds,
                 margin=parts[0]['margin'] if parts else math.nan, note=', '.join(f'{said.count(v)} {v}' for v in dict.fromkeys(said)), **todo)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LISTS', 'EXAMPLES', 'split_strategies', 'specs_of', 'data_of', 'choose', 'again', 'device_of', 'strategy_lines',
-           'dataset_lines', 'protocol_lines', 'cmd_list', 'plan_lines', 'dry_run', 'cmd_reproduce', 'cmd_report',
-           'study_list', 'cmd_study', 'read_array', 'read_ids', 'cmd_select', 'above_zero', 'parser', 'plain', 'main']
+           'dataset_lines', 'protocol_lines', 'study_list', 'cmd_list', 'plan_lines', 'dry_run', 'cmd_reproduce',
+           'cmd_report', 'cmd_study', 'read_array', 'read_ids', 'cmd_select', 'above_zero', 'parser', 'plain', 'main']
 
 # %% ../../nbs/experiments/06_cli.ipynb #569704bf
 import argparse, inspect, os, re, shlex, sys
@@ -60,8 +60,8 @@ def choose(
 ): # a list of `Protocol`s
     "The protocols that a name means; `ValueError` for an unknown name or scale, with the nearest suggested."
     from al_repro.core.query import nearest
-    from al_repro.experiments.protocols import EXPERIMENTS, protocols
-    first = name.split('-')[0]
+    from al_repro.experiments.protocols import EXPERIMENTS, experiment_of, protocols
+    first = experiment_of(name)
     ps = protocols(first if first in EXPERIMENTS else name, data, scale, n)
     if found := [p for p in ps if name == first or fnmatchcase(p.name, name)]: return found
     names = [first, *(p.name for p in ps)]
@@ -108,9 +108,14 @@ def protocol_lines(): # lines of text
                 yield f'    {p.folder:24} {p.labels:6,} labels, {p.query:,} a round; {pool}; {p.seeds} seeds; {p.recipe.model}, {training_of(p.recipe)}'
 
 # %% ../../nbs/experiments/06_cli.ipynb #54070467
+def study_list(): # lines of text
+    "Each study with its data, scales and seeds."
+    from al_repro.experiments.studies import STUDIES
+    return [f"  {s.name:18}{s.data or 'its own data':14}{', '.join(s.scales):20}{s.seeds} seeds; {s.about}" for s in STUDIES.values()]
+
 LISTS = dict(strategies=('  name                  needs            what it does, and its options', strategy_lines), datasets=('  name           what it is (--data)', dataset_lines),
              protocols=('  name (one alone: al_repro reproduce dal-q5 ...), below the command for all', protocol_lines),
-             studies=('  name              data          scales', lambda: study_list()))
+             studies=('  name              data          scales', study_list))
 
 def cmd_list(a):
     "Print what there is."
@@ -178,11 +183,6 @@ def cmd_report(a):
     report_on(a.dir, a.out or a.dir, a.root, paths={f'folder:{Path(f).name}': f'folder:{f}' for f in a.folder or []})
 
 # %% ../../nbs/experiments/06_cli.ipynb #9c56f9f1
-def study_list(): # lines of text
-    "Each study with its data, scales and seeds."
-    from al_repro.experiments.studies import STUDIES
-    return [f"  {s.name:18}{s.data or 'its own data':14}{', '.join(s.scales):20}{s.seeds} seeds; {s.about}" for s in STUDIES.values()]
-
 def cmd_study(a): # exit code
     "Measure what is missing of a study, then print its numbers: 0 if all seeds are there, 3 if the deadline came first."
     from al_repro.experiments.studies import find_study, run_study, study_lines, study_table

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from ..core.query import Spec, build, select_many
 from ..core.train import keep_memory
-from .protocols import protocols
+from .protocols import protocol_of
 from .runner import make_query, start_pool, train_round
 
 # %% ../../nbs/experiments/10_divergence.ipynb #4a900e79
@@ -112,10 +112,7 @@ def round_distances(
 # %% ../../nbs/experiments/10_divergence.ipynb #627b2dfd
 def _protocol(data, query, scale, rounds): # a Protocol
     "DAL's experiment for a query size, cut to `rounds`; `ValueError` if there is none, or never 10 labels."
-    ps = protocols('dal', data.name, scale, data.n)
-    p = next((p for p in ps if p.query == query or scale == 'smoke'), None)
-    if p is None: raise ValueError(f"query={query} is no experiment on {data.name} at {scale}; choose one of {', '.join(str(p.query) for p in ps)}")
-    p = replace(p, rounds=rounds)
+    p = replace(protocol_of(query, data.name, scale, data.n), rounds=rounds)
     if p.labels < LEAST: raise ValueError(f"rounds={rounds} ends with {p.labels} labels; choose more rounds, for at least {LEAST} labels")
     return p
 

@@ -8,6 +8,7 @@ __all__ = ['short_names', 'own_records', 'runs_of', 'left', 'text_table', 'count
 # %% ../../nbs/experiments/05b_pages.ipynb #5e34422e
 from pathlib import Path
 import pandas as pd
+from .claims import _own_options
 from .records import load_records, stale_reason, table
 from .report import Html, html_table
 from .verdicts import overall
@@ -20,8 +21,7 @@ def short_names(
     names = {}
     for p in ps:
         for s in p.strategies:
-            variants = [set(o.options) for o in p.strategies if o.name == s.name]
-            own = set(s.options) - set.intersection(*variants) if len(variants) > 1 else set()
+            own = _own_options(str(s), [str(o) for o in p.strategies])
             names[str(s)] = s.name + (f"({', '.join(f'{k}={v}' for k,v in sorted(own))})" if own else '')
     return names
 

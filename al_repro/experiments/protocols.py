@@ -6,12 +6,12 @@
 __all__ = ['STRATEGIES', 'LAST', 'FAST_DAL', 'FAST_DFAL', 'SMALL_DAL', 'SMALL_DFAL', 'SCALES', 'DIGITS', 'QUERIES', 'TEN',
            'OPTIONS', 'CODE', 'RECIPES', 'EXPERIMENTS', 'SOURCES', 'Protocol', 'from_json', 'dal_spec', 'with_dal',
            'dal_mnist', 'dal_cifar10', 'quick_mnist', 'quick_small', 'quick_cifar10', 'smoke', 'family',
-           'dal_protocols', 'option_protocols', 'code_protocols', 'recipe_protocols', 'protocols', 'training_of',
-           'ours', 'three_columns']
+           'dal_protocols', 'option_protocols', 'code_protocols', 'recipe_protocols', 'experiment_of', 'protocols',
+           'protocol_of', 'training_of', 'ours', 'three_columns']
 
 # %% ../../nbs/experiments/00_protocols.ipynb #9d06a69d
 import re
-from dataclasses import dataclass, replace, asdict, fields
+from dataclasses import dataclass, replace, fields
 from ..core.query import Spec, nearest
 from ..core.train import Recipe
 
@@ -47,7 +47,7 @@ class Protocol:
     def json(self): # what a run depends on
         "The protocol as plain JSON, without the defaults for strategies and seeds, on which no single run depends, and without the path of a folder."
         d = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('strategies', 'seeds')}
-        return d | dict(recipe=asdict(self.recipe), data=f'folder:{self.data_name}' if self.data.startswith('folder:') else self.data)
+        return d | dict(recipe=self.recipe.json(), data=f'folder:{self.data_name}' if self.data.startswith('folder:') else self.data)
 
 def from_json(d): # a Protocol
     "The protocol of a record."
@@ -76,7 +76,7 @@ def dal_cifar10(query): # a Protocol at paper scale
 LAST = dict(holdout=0., checkpoint='last', checkpoint_after=0)
 FAST_DAL = dict(mini_queries=3, lr=1e-3, batch=256)
 FAST_DFAL = dict(among=2000)
-SMALL_DAL, SMALL_DFAL = dict(mini_queries=2, lr=3e-3, batch=256, width=64), dict(among=200)
+SMALL_DAL, SMALL_DFAL = dict(mini_queries=2, lr=5e-3, batch=512, width=64), dict(among=200)
 
 def quick_mnist(query):
     "MNIST in an evening on two cores: 10,000 images in play, short curves, short training."
@@ -158,7 +158,16 @@ def recipe_protocols(data='mnist', scale='quick', n=None): # a list of Protocols
             ps.append(replace(p, name=f'recipes-q{p.query}-{name}', recipe=replace(p.recipe, **how | length), strategies=chosen, **short))
     return ps
 
-EXPERIMENTS = dict(dal=dal_protocols, options=option_protocols, code=code_protocols, recipes=recipe_protocols)
+# %% ../../nbs/experiments/00_protocols.ipynb #56b0b2dc
+def _diverse(*args):
+    from al_repro.experiments.diverse_protocols import diverse_protocols
+    return diverse_protocols(*args)
+
+EXPERIMENTS = {'dal': dal_protocols, 'options': option_protocols, 'code': code_protocols, 'recipes': recipe_protocols, 'diverse-minibatch': _diverse}
+
+def experiment_of(name): # a key of `EXPERIMENTS`, or the name's first word
+    "The experiment that a protocol belongs to: diverse-minibatch-keras to diverse-minibatch."
+    return max((e for e in EXPERIMENTS if f'{name}-'.startswith(f'{e}-')), key=len, default=name.split('-')[0])
 
 # %% ../../nbs/experiments/00_protocols.ipynb #3c623ec8
 def protocols(name='dal', data='digits', scale='quick', n=None): # a list of Protocols
@@ -166,6 +175,17 @@ def protocols(name='dal', data='digits', scale='quick', n=None): # a list of Pro
     if name not in EXPERIMENTS: raise ValueError(f"experiment {name!r} is unknown{nearest(name, EXPERIMENTS)}; known: {', '.join(EXPERIMENTS)}")
     if scale not in SCALES: raise ValueError(f"scale={scale!r} is unknown{nearest(scale, SCALES)}; known: {', '.join(SCALES)}")
     return EXPERIMENTS[name](data, scale, n)
+
+def protocol_of(
+    query, # labels a round
+    data='digits', # name for `load`
+    scale='quick',
+    n=None, # rows to train on, as for `protocols`
+): # a `Protocol`
+    "DAL's protocol with this query size, at smoke its only one; `ValueError` if there is none."
+    ps = protocols('dal', data, scale, n)
+    if found := [p for p in ps if p.query == query or scale == 'smoke']: return found[0]
+    raise ValueError(f"query={query} is no experiment on {data} at {scale}; choose one of {', '.join(str(p.query) for p in ps)}")
 
 # %% ../../nbs/experiments/00_protocols.ipynb #c5a4e3a7
 SOURCES = { # setting -> (paper, code), by data set of the paper
@@ -191,7 +211,7 @@ def ours(p): # dict setting -> value, read off the protocol
     train_on = o('train_on', 10)
     among = dict(next((s.options for s in p.strategies if s.name == 'dfal'), ())).get('among')
     return {'data': p.data, 'query': f'{p.query}', 'labels at the start': f'{p.initial}', 'queries': f'{p.rounds}', 'rows in play': f'{p.pool:,} drawn for each seed' if p.pool else 'all',
-        'preparation': 'x/255' + (f', {p.size} x {p.size}' if p.size else ''), 'network': r.model, 'training': training_of(r), 'optimiser': f'Adam, {r.lr}, batch {r.batch}', 'penalty': f'L2 {r.l2} on kernels' if r.l2 else 'none',
+        'preparation': 'x/255' + (f', {p.size} x {p.size}' if p.size else ''), 'network': r.model, 'training': training_of(r) + ', going on from the round before'*r.warm, 'optimiser': f'{dict(adam="Adam", sgd="SGD", rmsprop="RMSprop")[r.optimizer]}, {r.lr}, batch {r.batch}', 'penalty': f'L2 {r.l2} on kernels' if r.l2 else 'none',
         'held out': f'{r.holdout:.0%} of a fresh permutation' if r.holdout else 'none', 'weights kept': r.checkpoint + (f', after epoch {r.checkpoint_after}' if r.checkpoint_after else ''), 'runs': f'{p.seeds}',
         'initial set': 'the same for all strategies of a seed', 'DBAL: samples': '20 for least confidence, 100 for entropy', 'DFAL: searched': f'{among:,} random rows of U' if among else 'all of U', 'EGL: gradients': 'egl: of each image; chunk_egl: of the mean over 100',
         'DAL: mini-queries': f"{o('mini_queries', 20)}", 'DAL: trained on': 'all of U' if train_on == 'all' else f'{train_on} |L| random rows of U',
@@ -200,6 +220,9 @@ def ours(p): # dict setting -> value, read off the protocol
 
 def three_columns(p): # a list of dict(setting, paper, code, ours)
     "The protocol beside its sources."
+    if experiment_of(p.name) == 'diverse-minibatch':
+        from al_repro.experiments.diverse_protocols import SOURCES as theirs, ours as mine
+        return [dict(setting=k, paper=theirs.get(k, '--')[0], code=theirs.get(k, '--')[1], ours=v) for k,v in mine(p).items()]
     src = SOURCES['mnist'] | (SOURCES['cifar10'] if family(p.data) == 'cifar10' else {})
     name = 'CIFAR-10' if family(p.data) == 'cifar10' else 'MNIST'
     queries = '1000, 5000, 10000' if name == 'CIFAR-10' else '10, 100, 1000'

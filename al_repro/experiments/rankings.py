@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from ..core.query import known
 from ..core.train import keep_memory
-from .protocols import protocols
+from .protocols import protocol_of
 from .runner import make_query, start_pool, train_round
 from ..strategies.dal import Discriminator, discriminate
 
@@ -66,7 +66,7 @@ def ranking_study(
 ): # dict 'a~b' -> Spearman; and the grids of each method against least confidence
     "Spearman's correlation of the methods' scores after the first round (Gissin & Shalev-Shwartz 2019, section 5.5)."
     keep_memory()
-    p = next(p for p in protocols('dal', data.name, scale, data.n) if p.query == query or scale == 'smoke')
+    p = protocol_of(query, data.name, scale, data.n)
     pool = start_pool(p, data.n, seed)
     _, _, outs, *_ = train_round(p, [pool], data, [seed], 0)
     options = next(s.options for s in p.strategies if s.name == 'dal')

@@ -112,11 +112,12 @@ def verdict_table(
         said = tag('div', tag('strong', first.statement), ' ', tag('small', first.source), tag('div', where, class_='part'), [tag('pre', c) for c in commands], class_='claim')
         rows.append([[badge(v) for v in whole.verdict], tag('td', said, colspan=5)])
         for _, v in parts.iterrows():
-            band = f'{num(v.effect, 2, True)} [{num(v.low, 2)}, {num(v.high, 2)}]' if np.isfinite(v.effect) else '–'
+            unit = f' {v.unit}' if v.get('unit', 'points') != 'points' else ''
+            band = f'{num(v.effect, 2, True)} [{num(v.low, 2)}, {num(v.high, 2)}]{unit}' if np.isfinite(v.effect) else '–'
             note = tag('div', v['note'], class_='part') if has(v, 'note') else ''
             p = '' if not np.isfinite(v.effect) or not np.isfinite(v.p_sign_flip) else '< 0.001' if v.p_sign_flip < .001 else num(v.p_sign_flip, 3)
             rows.append([badge(v.verdict), tag('div', v.part, note), band, num(v.margin, 2), num(v.n, 0), p])
-    return html_table(['verdict', 'claim', 'effect, points [95 %]', 'margin', 'n', 'p, sign flip'], rows, numeric=(2, 3, 4, 5))
+    return html_table(['verdict', 'claim', 'effect, points unless said [95 %]', 'margin', 'n', 'p, sign flip'], rows, numeric=(2, 3, 4, 5))
 
 # %% ../../nbs/experiments/05_report.ipynb #c8ff42f7
 def gap_caption(table, baseline='random'):

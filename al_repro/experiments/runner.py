@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['start_pool', 'make_query', 'Timed', 'train_round', 'play_round', 'round_s', 'class_counts', 'standing', 'set_aside',
-           'open_record', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'deaf', 'run',
-           'writable', 'estimate', 'pilot_round']
+           'open_record', 'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'deaf',
+           'run', 'writable', 'estimate', 'pilot_round']
 
 # %% ../../nbs/experiments/02_runner.ipynb #63fc3cef
 import contextlib, multiprocessing, os, signal, threading, time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch
 from ..core.data import load
@@ -47,9 +47,9 @@ class Timed:
         self.depth -= 1
         if not self.depth: self.seconds += time.perf_counter() - self.t
 
-def train_round(protocol, pools, data, seeds, round): # fitted group, test results, outputs, seconds
-    "Fit a group on its labelled sets, test it, and prepare its lazy outputs."
-    with (t := Timed()): fitted = fit(protocol.recipe, data, [p.labelled for p in pools], seeds, round)
+def train_round(protocol, pools, data, seeds, round, previous=None): # fitted group, test results, outputs, seconds
+    "Fit a group on its labelled sets, test it, and prepare its lazy outputs; `previous` as for `fit`."
+    with (t := Timed()): fitted = fit(protocol.recipe, data, [p.labelled for p in pools], seeds, round, previous=previous)
     with (e := Timed()): results = evaluate(fitted, data.x_test, data.y_test)
     outs = outputs(fitted, data.x, [p.ids for p in pools])
     watch, get = Timed(), outs[0].group.get
@@ -60,13 +60,14 @@ def train_round(protocol, pools, data, seeds, round): # fitted group, test resul
     return fitted, results, outs, dict(fit=t.seconds, evaluate=e.seconds), watch
 
 # %% ../../nbs/experiments/02_runner.ipynb #ffb7cf0c
-def play_round(protocol, strategy, pools, data, seeds, round, shared=None): # entries, new pools
-    "One round of a group: train (or take it from `shared`), test, and pick unless it is the last."
-    key = tuple(seeds)
+def play_round(protocol, strategy, pools, data, seeds, round, shared=None, past=None): # entries, new pools
+    "One round of a group: train (or take it from `shared`), test, and pick unless it is the last; a warm recipe goes on from `past`."
+    key, past = tuple(seeds), {} if past is None else past # past: dict whose `fitted` is the round before, and this one afterwards
     if shared is not None and round == 0 and key in shared: trained = shared[key]
-    else: trained = train_round(protocol, pools, data, seeds, round)
+    else: trained = train_round(protocol, pools, data, seeds, round, past.get('fitted'))
     if shared is not None and round == 0: shared.clear(); shared[key] = trained
     fitted, results, outs, spent, watch = trained
+    if protocol.recipe.warm: past['fitted'] = fitted
     before, ids, queries = watch.seconds, [[]]*len(seeds), []
     with (t := Timed()):
         if round < protocol.rounds:
@@ -103,6 +104,14 @@ def open_record(out, protocol, spec, seed, data, device, members): # record, pat
     return new_record(protocol, spec, seed, data, start_pool(protocol, data.n, seed).labelled, device, members), path
 
 # %% ../../nbs/experiments/02_runner.ipynb #1d5c98b8
+def catch_up(protocol, pools, data, seeds): # the fitted group of the last finished round, None for a cold recipe or before the first
+    "Train the finished rounds of a warm recipe once more; `pools` hold the picks of all of them."
+    fitted = None
+    for r in range(len(pools[0].rounds) - 1) if protocol.recipe.warm else ():
+        fitted = fit(protocol.recipe, data, [np.concatenate(p.rounds[:r + 1]) for p in pools], seeds, r, previous=fitted)
+    return fitted
+
+# %% ../../nbs/experiments/02_runner.ipynb #a7e6f6d1
 class Stopped(Exception): "A run was asked to stop at the end of a round; its record is complete up to there."
 
 def run_group(
@@ -123,8 +132,9 @@ def run_group(
     for i,r in enumerate(records):
         for ids in rounds_of(r)[1:]: pools[i] = pools[i].add(ids)
     paths[0].parent.mkdir(parents=True, exist_ok=True)
+    past = dict(fitted=catch_up(protocol, pools, data, seeds) if first <= protocol.rounds else None)
     for round in range(first, protocol.rounds + 1):
-        entries, pools = play_round(protocol, strategy, pools, data, seeds, round, shared)
+        entries, pools = play_round(protocol, strategy, pools, data, seeds, round, shared, past)
         for r,e,f in zip(records, entries, paths):
             r['rounds'].append(e); r['done'] = round == protocol.rounds
             write_json(f, r)
@@ -152,10 +162,10 @@ def replay(
 ): # a list of dict(round, labelled, test_accuracy, ...)
     "Retrain `recipe` on the labelled set of every round of a run; `ValueError` for other data than the record's."
     if data.fingerprint != record['data']['fingerprint']: raise ValueError(f"data {data.name!r} has fingerprint {data.fingerprint}, the record {record['data']['fingerprint']}; load {record['data']['name']!r}")
-    rounds, out = rounds_of(record), []
+    rounds, out, fitted = rounds_of(record), [], None
     with one_thread(): # as in the run: sums are rounded alike
         for i in range(len(record['rounds'])):
-            fitted = fit(recipe, data, [np.concatenate(rounds[:i + 1])], [record['seed']], i)
+            fitted = fit(recipe, data, [np.concatenate(rounds[:i + 1])], [record['seed']], i, previous=fitted)
             out.append(dict(round=i, labelled=sum(map(len, rounds[:i + 1])), **evaluate(fitted, data.x_test, data.y_test)[0]))
     return out
 
@@ -324,6 +334,8 @@ def estimate(protocols, specs=None, seeds=None, root=None, device='cpu', workers
 def pilot_round(p, spec, data, seeds, round): # seconds
     "The time of one round with as many labels as it would have, these drawn at random."
     pools = [start_pool(p, data.n, s) for s in seeds]
+    past = {}
     if round: pools = [q.add(np.random.default_rng(0).permutation(q.unlabelled)[:round*p.query]) for q in pools]
-    with (t := Timed()): play_round(p, build(spec), pools, data, seeds, round)
+    if round and p.recipe.warm: past['fitted'] = replace(fit(p.recipe, data, [q.labelled for q in pools], seeds), round=round - 1)
+    with (t := Timed()): play_round(p, build(spec), pools, data, seeds, round, past=past)
     return t.seconds

@@ -86,7 +86,7 @@ def measure_seed(
     ident, t = study_identity(study, scale, name, print_), time.perf_counter()
     with one_thread(): values = study.function(seed, *([d] if d else []), **settings)
     values, more = values if isinstance(values, tuple) else (values, None)
-    if bad := [k for k,v in values.items() if not isinstance(v, (int, float)) and not hasattr(v, '__float__')]: raise ValueError(f"study {study.name} gave {bad[0]}={values[bad[0]]!r}, which is no number; return plain numbers")
+    if bad := [k for k,v in values.items() if not hasattr(v, '__float__')]: raise ValueError(f"study {study.name} gave {bad[0]}={values[bad[0]]!r}, which is no number; return plain numbers")
     record = dict(study=study.name, version=study.version, scale=scale, settings=settings, data=dict(name=name, fingerprint=print_), seed=seed, identity=ident,
                   versions=versions(), device='cpu', seconds=round(time.perf_counter() - t, 3), values={k: float(v) for k,v in values.items()}, more=more)
     if out is not None:

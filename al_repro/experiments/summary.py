@@ -11,7 +11,7 @@ import os, shlex
 from dataclasses import replace
 from pathlib import Path
 from ..core.data import load
-from .protocols import from_json, protocols, three_columns
+from .protocols import experiment_of, from_json, protocols, three_columns
 from .records import helpers, load_records, picks, stale_reason, table
 
 # %% ../../nbs/experiments/05a_summary.ipynb #153670aa
@@ -57,7 +57,7 @@ def shortened(records): # the records, relabelled; dict short name -> full label
     groups, out, full = {}, [], {}
     for r in records: groups.setdefault((r['protocol']['name'], r['data']['name'], r['protocol']['scale']), []).append(r)
     for (name, _, scale), rs in groups.items():
-        ps = {p.name: p for p in protocols(name.split('-')[0], rs[0]['protocol']['data'], scale, rs[0]['data']['n'])}
+        ps = {p.name: p for p in protocols(experiment_of(name), rs[0]['protocol']['data'], scale, rs[0]['data']['n'])}
         taken = {r['label'] for r in rs}
         specs = ps[name].strategies if name in ps else ()
         own = {str(s): s.name for s in specs if s.options and s.name not in taken and sum(o.name == s.name for o in specs) == 1}
@@ -76,7 +76,7 @@ def _flags(p, known, labels, seeds): # text
 def commands_of(records): # a list of commands
     "What to type to run what the records hold, one command for an experiment where that is enough."
     groups, out = {}, []
-    for r in records: groups.setdefault((r['protocol']['name'].split('-')[0], r['protocol']['data'], r['protocol']['scale']), []).append(r)
+    for r in records: groups.setdefault((experiment_of(r['protocol']['name']), r['protocol']['data'], r['protocol']['scale']), []).append(r)
     for (name, data, scale), rs in groups.items():
         ps, flags = {p.name: p for p in protocols(name, data, scale, rs[0]['data']['n'])}, {}
         for p in {r['protocol']['name']: r['protocol'] for r in rs}.values():
@@ -102,7 +102,7 @@ def sources_of(records): # list of dict(name, rows) for `write_report`
         p = from_json(r['protocol'])
         key = ' · '.join((p.name, r['data']['name'], p.scale))
         if key in out: continue
-        now = {q.name: q for q in protocols(p.name.split('-')[0], p.data, p.scale, r['data']['n'])}.get(p.name, p)
+        now = {q.name: q for q in protocols(experiment_of(p.name), p.data, p.scale, r['data']['n'])}.get(p.name, p)
         seeds = len({x['seed'] for x in records if x['protocol'] == r['protocol']})
         drawn = p.pool if p.pool and p.pool < r['data']['n'] else None # a pool that holds all rows draws none
         out[key] = dict(name=key, rows=three_columns(replace(p, pool=drawn, seeds=seeds, strategies=now.strategies)))
@@ -130,10 +130,11 @@ def judged(
     "Verdicts, with commands as one would type them and hours from the runs' own seconds."
     from al_repro.experiments.claims import COMMAND, verdicts
     from al_repro.experiments.dal_claims import DAL_CLAIMS
+    from al_repro.experiments.diverse_claims import DIVERSE_CLAIMS
     key = ['protocol', 'data', 'scale', 'strategy']
     spent = runs[runs.done.astype(bool)].groupby([*key, 'seed'])[['seconds_fit', 'seconds_outputs', 'seconds_select']].sum().sum(axis=1)
     hours = (spent.groupby(key).mean()/3600).to_dict()
-    v = verdicts(runs, [c for c in DAL_CLAIMS if studies is not None or not c.study], command=COMMAND + tail, studies=studies, hours=lambda *cell: hours.get(cell, float('nan')))
+    v = verdicts(runs, [c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS) if studies is not None or not c.study], command=COMMAND + tail, studies=studies, hours=lambda *cell: hours.get(cell, float('nan')))
     for name, data in {r['data']['name']: r['protocol']['data'] for r in records}.items():
         v['command'] = [c.replace(f'--data {name} ', f'--data {shlex.quote(paths.get(data, data))} ') for c in v.command]
     v.loc[v.scale == 'smoke', 'command'] = ''
@@ -183,7 +184,7 @@ def report_on(
     names = {k: ' or '.join(v) for k,v in full.items()}
     labels, notes = labels_of(records, root, paths)
     drawn = [r for r in records if r['data']['name'] in labels and any(x['picks'] for x in r['rounds'])]
-    title = ', '.join(dict.fromkeys(f"{r['protocol']['name'].split('-')[0].upper()} on {r['data']['name']} ({r['protocol']['scale']})" for r in records))
+    title = ', '.join(dict.fromkeys(f"{experiment_of(r['protocol']['name']).capitalize().replace('Dal', 'DAL')} on {r['data']['name']} ({r['protocol']['scale']})" for r in records))
     path = write_report(out, runs, picks(drawn, labels) if drawn else None, v, sources_of(records), facts_of(found, damaged) | ({'names': names} if names else {}), f'{title}, repeated', helper_table(records))
     lines = left_out_lines(records, damaged)
     if lines: print('left out of every comparison', *lines, '', sep='\n')

@@ -1,0 +1,179 @@
+"Models of other libraries: one contract for all, through `fit`, the runner and the records"
+import importlib.util, json, random, sys
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, pytest, torch
+from al_repro.core.data import load
+from al_repro.core.models import ESTIMATORS, MODELS, Member, build_model, estimator
+from al_repro.core.outputs import NoDropout, evaluate, outputs
+from al_repro.core.query import Spec
+from al_repro.core.train import LATER, Recipe, fit, np_rng
+from al_repro.experiments.protocols import from_json, protocols
+from al_repro.experiments.records import identity, load_records, path_of, read_json, stale_reason, write_json
+from al_repro.experiments.runner import one_thread, replay, run, run_group, same_run
+
+ROOT = Path(__file__).resolve().parent.parent
+SMOKE = protocols('dal', 'digits', 'smoke')[0]
+LAST = dict(holdout=0., checkpoint='last')
+needs_keras = pytest.mark.skipif(importlib.util.find_spec('keras') is None, reason='Keras is not installed; pip install "al_repro[keras]"')
+SMALL = [pytest.param(n, marks=needs_keras) if n.startswith('keras') else n for n in ('sklearn-mlp', 'sklearn-logistic', 'keras-mlp')]
+WARM = [n for n in ('mlp', *SMALL) if n != 'sklearn-logistic']
+
+@pytest.fixture(scope='module', autouse=True)
+def _one_thread():
+    with one_thread(): yield
+
+@pytest.fixture(scope='module')
+def data(): return load('digits')
+
+def sets(data, m, k=60): return [np_rng(s, 'initial').permutation(data.n)[:k] for s in range(m)]
+
+def recipe(name, **k): return Recipe(name, **dict(epochs=8, lr=.01) | LAST | k)
+
+def logits(fitted, x): return fitted.net.rows(x, np.arange(len(x))[None].repeat(fitted.net.members, 0))['logits']
+
+
+# ---- the registries
+
+def test_every_name():
+    assert [*MODELS] == ['lenet', 'vgg16', 'resnet18', 'mlp']
+    assert [*ESTIMATORS] == ['sklearn-mlp', 'sklearn-logistic', 'keras-mlp', 'keras-resnet50v2']
+    assert not set(MODELS) & set(ESTIMATORS)
+
+@pytest.mark.parametrize('name', ESTIMATORS)
+def test_every_estimator_has_a_line_and_known_settings(name):
+    assert estimator(name).__doc__ and set(estimator(name).takes) <= set(LATER)
+    assert Recipe(name).model == name
+    with pytest.raises(ValueError, match='l2=0.1 is nothing'): Recipe(name, l2=.1)
+    with pytest.raises(ValueError, match='no torch network'): build_model(name, (1, 28, 28), 10)
+
+def test_without_keras(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'keras', None) # as if it were not installed
+    with pytest.raises(ImportError, match=r'pip install "al_repro\[keras\]"'): fit(Recipe('keras-mlp'), data, sets(data, 1), [0])
+
+def test_keras_on_another_backend(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'keras', SimpleNamespace(backend=SimpleNamespace(backend=lambda: 'jax')))
+    with pytest.raises(ValueError, match='imported before on jax.*KERAS_BACKEND=torch'): fit(Recipe('keras-mlp'), data, sets(data, 1), [0])
+
+
+# ---- one contract
+
+@pytest.mark.parametrize('name', SMALL)
+def test_outputs(name, data):
+    ids = sets(data, 2)
+    f = fit(recipe(name), data, ids, [0, 1])
+    outs = outputs(f, data.x, ids)
+    for o,i in zip(outs, ids):
+        z, p, h = (o.rows(k, i) for k in ('logits', 'probs', 'embeds'))
+        assert z.shape == p.shape == (60, 10) and h.shape == (60, 64) and z.dtype == h.dtype == np.float32
+        assert np.allclose(p.sum(1), 1, atol=1e-5) and (o.rows('probs', i[::-1]) == p[::-1]).all()
+    for r in evaluate(f, data.x_test, data.y_test): assert r['test_accuracy'] > .3 and sum(map(sum, r['confusion'])) == 360
+    with pytest.raises(NoDropout, match=f"model='{name}'"): outs[0].rows('mc', ids[0])
+    with pytest.raises(ValueError, match=f"model='{name}' is no torch network"): Member(f.net, 1)
+
+@pytest.mark.parametrize('name', SMALL)
+def test_same_seed_same_model_alone_or_in_a_group(name, data):
+    ids = sets(data, 2)
+    both = fit(recipe(name), data, ids, [0, 1])
+    random.seed(1); np.random.seed(1); torch.manual_seed(1) # whatever else has happened
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    one = fit(recipe(name), data, ids[1:], [1])
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    z = logits(both, data.x_test)
+    assert (logits(one, data.x_test)[0] == z[1]).all() and one.log[0] == both.log[1]
+    if name != 'sklearn-logistic': assert (logits(fit(recipe(name), data, ids[1:], [2]), data.x_test)[0] != z[1]).any() # it has no first weights
+
+@pytest.mark.parametrize('name', SMALL)
+def test_classes_without_a_label(name, data):
+    for k in (1, 3):
+        few = np.flatnonzero(data.y.numpy() < k)[:30]
+        f = fit(recipe(name, epochs=40), data, [few], [0])
+        p = outputs(f, data.x, [few])[0].rows('probs', few)
+        assert p.shape == (30, 10) and np.isfinite(p).all() and (p.argmax(1) == data.y[few].numpy()).mean() > .9
+        assert np.isfinite(evaluate(f, data.x_test, data.y_test)[0]['test_log_loss'])
+
+@pytest.mark.parametrize('name', SMALL)
+def test_hold_out(name, data):
+    r = Recipe(name, epochs=8, lr=.01)
+    log = fit(r, data, sets(data, 1), [0]).log[0]
+    assert 0 < log['val_accuracy'] <= 1 and 1 <= log['epoch'] <= 8
+    seen = []
+    fit(r, data, sets(data, 1), [0], progress=lambda *a: seen.append(a))
+    assert seen[0] == ((1, 1) if name == 'sklearn-logistic' else (1, 8))
+
+@needs_keras
+def test_resnet50v2(data):
+    big = data.resized(32)
+    small = replace(big, x=big.x[:48], y=big.y[:48], x_test=big.x_test[:16], y_test=big.y_test[:16])
+    f = fit(Recipe('keras-resnet50v2', epochs=2, optimizer='rmsprop', lr=2e-5, frozen=True, pixels='-1..1', **LAST), small, [np.arange(40)], [0])
+    z = f.net.rows(small.x, np.arange(48)[None])
+    assert z['logits'].shape == (1, 48, 10) and z['embeds'].shape == (1, 48, 64) and (z['embeds'] >= 0).all()
+    e = f.net.models[0]
+    with torch.no_grad(): p = e.model(e.backbone(small.x)).numpy()
+    assert np.allclose(torch.tensor(z['logits'][0]).softmax(1), p, atol=1e-4)
+    with pytest.raises(ValueError, match='choose weights=None'): fit(Recipe('keras-resnet50v2', weights='no such file', **LAST), small, [np.arange(40)], [0])
+
+
+# ---- warm starts
+
+@pytest.mark.parametrize('name', WARM)
+def test_warm_runs_resume_and_replay(name, data, tmp_path):
+    p = replace(SMOKE, recipe=replace(SMOKE.recipe, model=name, warm=True))
+    spec, shared = Spec.make('margin'), {}
+    full = run_group(p, spec, [0], data, tmp_path/'full', shared)[0]
+    other = run_group(p, Spec.make('entropy'), [0], data, tmp_path/'full', shared)[0] # goes on from the same first round
+    assert same_run(other, run_group(p, Spec.make('entropy'), [0], data, tmp_path/'alone')[0])
+    cold = run_group(replace(p, recipe=replace(p.recipe, warm=False)), spec, [0], data, tmp_path/'cold')[0]
+    assert cold['rounds'][0]['test_log_loss'] == full['rounds'][0]['test_log_loss'] and cold['rounds'][1]['test_log_loss'] != full['rounds'][1]['test_log_loss']
+    for cut in range(p.rounds + 1):
+        f = path_of(tmp_path/f'{cut}', p, spec, 0, full['identity']); f.parent.mkdir(parents=True)
+        write_json(f, full | dict(rounds=full['rounds'][:cut], done=False))
+        assert same_run(run_group(p, spec, [0], data, tmp_path/f'{cut}')[0], full)
+    assert [x['test_log_loss'] for x in replay(full, p.recipe, data)] == [x['test_log_loss'] for x in full['rounds']]
+
+def test_warm_needs_the_round_before(data):
+    r = recipe('sklearn-mlp', warm=True)
+    with pytest.raises(ValueError, match='needs previous='): fit(r, data, sets(data, 1), [0], 1)
+    with pytest.raises(ValueError, match="set checkpoint='last'"): Recipe(warm=True)
+
+
+# ---- runs
+
+def test_workers_do_not_matter(data, tmp_path):
+    p = replace(SMOKE, recipe=replace(SMOKE.recipe, model='sklearn-mlp'))
+    for n in (1, 2): assert run([p], tmp_path/f'{n}', ['margin'], 2, workers=n, progress=False) == 0
+    files = sorted((tmp_path/'1').rglob('*.json'))
+    assert len(files) == 2
+    for f in files: assert same_run(read_json(f), read_json(tmp_path/'2'/f.relative_to(tmp_path/'1')))
+
+@pytest.mark.parametrize('spec, error', [('egl', "model='sklearn-logistic' is no torch network"), ('dbal_entropy', "model='sklearn-logistic' gives no Monte Carlo samples")])
+def test_strategies_that_ask_for_more(spec, error, data, tmp_path):
+    p = replace(SMOKE, recipe=replace(SMOKE.recipe, model='sklearn-logistic'))
+    with pytest.raises(ValueError, match=error): run_group(p, Spec.make(spec), [0], data, tmp_path)
+
+
+# ---- records from before
+
+FIRST = {'model', 'epochs', 'min_steps', 'steps', 'batch', 'lr', 'l2', 'holdout', 'checkpoint', 'checkpoint_after', 'patience'}
+
+def test_a_recipe_without_later_settings_is_what_it_was():
+    assert set(Recipe().json()) == FIRST and json.loads(json.dumps(Recipe().json())) == Recipe().json()
+    new = recipe('keras-resnet50v2', optimizer='rmsprop', warm=True, weights='imagenet', frozen=True, pixels='0..255')
+    assert set(new.json()) == FIRST | set(LATER) and Recipe(**new.json()) == new
+
+def test_identity_depends_on_later_settings():
+    other = dict(optimizer='rmsprop', warm=True, weights='imagenet', frozen=True, pixels='-1..1')
+    assert set(other) == set(LATER) and FIRST | set(LATER) == {f.name for f in fields(Recipe)}
+    base = replace(SMOKE, recipe=recipe('keras-resnet50v2'))
+    every = [base] + [replace(base, recipe=replace(base.recipe, **{k: v})) for k,v in other.items()]
+    assert len({identity(p, Spec.make('margin'), 'a') for p in every}) == 6
+
+@pytest.mark.parametrize('folder', ['results', 'tests/records'])
+def test_committed_records_keep_their_identity(folder):
+    if not (ROOT/folder).is_dir(): pytest.skip(f'no {folder}')
+    records = load_records(ROOT/folder)[0]
+    for r in records:
+        p = from_json(r['protocol'])
+        assert p.json() == r['protocol']
+        if stale_reason(r) == '': assert identity(p, Spec.make(r['spec']['name'], **r['spec']['options']), r['data']['fingerprint']) == r['identity']
