@@ -1,5 +1,5 @@
 "Models of other libraries: one contract for all, through `fit`, the runner and the records"
-import importlib.util, json, random, sys
+import importlib.util, json, random, subprocess, sys
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,6 +47,22 @@ def test_every_estimator_has_a_line_and_known_settings(name):
     assert Recipe(name).model == name
     with pytest.raises(ValueError, match='l2=0.1 is nothing'): Recipe(name, l2=.1)
     with pytest.raises(ValueError, match='no torch network'): build_model(name, (1, 28, 28), 10)
+
+SCRIPT = """
+import numpy as np, torch
+from al_repro.core.data import Dataset
+from al_repro.core.train import Recipe, fit
+g = torch.Generator().manual_seed(0)
+x, y = torch.randint(0, 255, (40, 1, 8, 8), generator=g, dtype=torch.uint8), torch.arange(40) % 4
+data, recipe = Dataset('made up', x, y, x, y, tuple('abcd')), Recipe({name!r}, steps=1, holdout=0, checkpoint='last')
+one, two = (fit(recipe, data, [np.arange(30)], [0]).net.rows(x, np.arange(40)[None])['logits'] for _ in range(2))
+assert (one == two).all(), abs(one - two).max()
+"""
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_first_fit_of_a_process_is_like_the_second(name):
+    subprocess.run([sys.executable, '-c', SCRIPT.format(name=name)], check=True)
+
 
 def test_without_keras(data, monkeypatch):
     monkeypatch.setitem(sys.modules, 'keras', None) # as if it were not installed
@@ -177,3 +193,17 @@ def test_committed_records_keep_their_identity(folder):
         p = from_json(r['protocol'])
         assert p.json() == r['protocol']
         if stale_reason(r) == '': assert identity(p, Spec.make(r['spec']['name'], **r['spec']['options']), r['data']['fingerprint']) == r['identity']
+
+def test_documents_through_the_runner(tmp_path):
+    from al_repro.core.text import text_dataset
+    rng = np.random.default_rng(0)
+    def docs(n): # three subjects and words that all share
+        y = rng.integers(0, 3, n)
+        return [' '.join(rng.choice([f'{c}{i}' for i in range(6)]*3 + ['the', 'and'], 8)) for c in np.array(['cook', 'sail', 'chess'])[y]], y
+    texts = text_dataset('newsgroups', docs(500), docs(60), ('cook', 'sail', 'chess'), dimensions=5)
+    p, = protocols('diverse-minibatch', 'newsgroups', 'smoke')
+    for s in p.strategies: run_group(p, s, [0], texts, tmp_path)
+    records, damaged = load_records(tmp_path)
+    assert not damaged and len(records) == len(p.strategies) and all(r['done'] and not stale_reason(r) for r in records)
+    accuracy = {r['label']: r['rounds'][-1]['test_accuracy'] for r in records}
+    assert accuracy['random'] > .8 and accuracy['margin'] > .8, accuracy

@@ -25,6 +25,7 @@ DATASETS = {
     'svhn': "73,257 + 26,032 colour 32x32 house numbers of 10 classes",
     'caltech101': "6,941 + 1,736 colour photographs of 101 classes, without the background class; 32x32 unless a size is given",
     'tiny-imagenet': "100,000 + 10,000 colour 64x64 photographs of 200 classes; the validation images serve as test set",
+    'newsgroups': "11,314 + 7,532 messages of 20 newsgroups as sparse rows of words and pairs; see core.text",
     'folder:PATH': "your own images, one folder a class",
 }
 
@@ -337,7 +338,11 @@ def _tiny_imagenet(root, size):
     return _from_files('tiny-imagenet', tuple(zip(*train)), tuple(zip(*test)), classes, size)
 
 # %% ../../nbs/core/00_data.ipynb #be649276
-_READERS = {'digits': _digits, 'caltech101': _caltech101, 'tiny-imagenet': _tiny_imagenet,
+def _newsgroups(root, size):
+    from al_repro.core.text import newsgroups
+    return newsgroups(root)
+
+_READERS = {'newsgroups': _newsgroups, 'digits': _digits, 'caltech101': _caltech101, 'tiny-imagenet': _tiny_imagenet,
     **{k: _torchvision(k) for k in ('mnist', 'fashion-mnist', 'cifar10', 'cifar100', 'svhn')}}
 
 def load(

@@ -24,6 +24,8 @@ class Estimator:
         key, # seeds the first weights
         device, # of the images
     ): self.recipe, self.shape, self.n_classes, self.key, self.device = recipe, shape, n_classes, key, device
+    @staticmethod
+    def prepare(): pass # import the library: an import may draw from Python's generator, so it comes before the seeds are set
     def begin(self): pass # at the start of a round, fresh or warm
     def epoch(self, x, y, order): raise NotImplementedError # one pass over the (k,) rows `order` of images x and labels y, in that order -> loss in nats
     def outputs(self, x, ids): raise NotImplementedError # dict of (u,...) float32 numpy: logits (u,c) and embeds (u,d) of the (u,) rows `ids`
@@ -77,6 +79,7 @@ def fit_estimators(
     seeds, round, progress, previous, # as for `fit`
 ): # a `Fitted` with a `Crowd`
     "Train one estimator for each seed, each by itself; `Diverged` for NaN."
+    estimator(recipe.model).prepare()
     models, log, device = [], [], data.x.device
     for i,s in enumerate(seeds):
         with own_random(key := stream_key(s, 'weights', round), device):
@@ -91,8 +94,9 @@ def fit_estimators(
 def rows_of(
     x, # (n,c,h,w) uint8 images
     ids, # (u,) rows
-): # (u,c*h*w) float32 numpy in [0,1]
-    "Images as rows of numbers, x/255."
+): # (u,c*h*w) float32 numpy in [0,1], or (u,f) CSR
+    "Images as rows of numbers, x/255; documents as they are, sparse."
+    if hasattr(x, 'embeds'): return x[ids].rows # `core.text.Documents`
     return x[ids].flatten(1).float().div_(255).cpu().numpy()
 
 @functools.cache
@@ -109,7 +113,7 @@ class SklearnModel(Estimator):
     def epoch(self, x, y, order):
         with one_blas_thread(): return self.train_on(rows_of(x, order), y[order].cpu().numpy())
     def outputs(self, x, ids):
-        with one_blas_thread(): parts = [self.outputs_of(rows_of(x, i)) for i in ids.split(4096)]
+        with one_blas_thread(): parts = [self.outputs_of(rows_of(x, i)) | ({'embeds': x.embeds[i]} if hasattr(x, 'embeds') else {}) for i in ids.split(4096)]
         return {k: np.concatenate([p[k] for p in parts]).astype(np.float32) for k in ('logits', 'embeds')}
     def weights(self): return copy.deepcopy(self.state)
     def load(self, weights): self.state = weights
@@ -168,7 +172,7 @@ def all_classes(
 
 # %% ../../nbs/core/03a_estimators.ipynb #a8bbcac4
 class SklearnLogistic(SklearnModel):
-    "scikit-learn's LogisticRegression, multinomial; its embedding is the input."
+    "scikit-learn's LogisticRegression, multinomial; its embedding is the input, or that of the documents."
     at_once, known = True, ()
     def train_on(self, x, y): # the loss, penalty apart
         "All iterations, on all rows; a single class needs none."
@@ -178,9 +182,9 @@ class SklearnLogistic(SklearnModel):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', ConvergenceWarning)
             self.state = LogisticRegression(max_iter=self.recipe.epochs).fit(x, y) if len(self.known) > 1 else None
-        return -self.log_p(x)[np.arange(len(x)), at].mean()
+        return -self.log_p(x)[np.arange(len(y)), at].mean()
     done = property(lambda self: self.state is None or self.state.n_iter_[0] < self.recipe.epochs)
-    def log_p(self, x): return self.state.predict_log_proba(x) if self.state else np.zeros((len(x), 1)) # (u,l)
+    def log_p(self, x): return self.state.predict_log_proba(x) if self.state else np.zeros((x.shape[0], 1)) # (u,l)
     def outputs_of(self, x): return dict(logits=all_classes(self.log_p(x), self.known, self.n_classes), embeds=x)
     def weights(self): return self.known, self.state
     def load(self, weights): self.known, self.state = weights

@@ -45,6 +45,7 @@ class KerasState(Estimator):
     "What a Keras model is made of: layers and an optimiser, built, copied, put back; a subclass fills in `build`."
     takes = dict(optimizer=tuple(OPTIMIZERS), warm=(False, True))
     library = 'keras'
+    prepare = staticmethod(load_keras)
     backbone = None # a `Backbone` in front of the `model`
     def __init__(self, *args):
         super().__init__(*args)

@@ -100,12 +100,12 @@ def protocol_lines(): # lines of text
     "Each protocol, below the command that runs it and its siblings."
     from al_repro.experiments.protocols import EXPERIMENTS, QUERIES, SCALES, protocols, training_of
     for name in EXPERIMENTS:
-        for data, scale in [(d, s) for d in QUERIES for s in SCALES] if name == 'dal' else [('mnist', 'quick')]:
+        for data, scale in [(d, s) for d in QUERIES for s in SCALES] if name in ('dal', 'diverse-minibatch') else [('mnist', 'quick')]:
             flags = ''.join(f' --{k} {v}' for k,v,d in (('data', data, 'digits'), ('scale', scale, 'quick')) if v != d)
             yield f'  al_repro reproduce {name}{flags}'
             for p in protocols(name, data, scale):
                 pool = f'{p.pool:,} rows in play' if p.pool else 'all rows in play'
-                yield f'    {p.folder:24} {p.labels:6,} labels, {p.query:,} a round; {pool}; {p.seeds} seeds; {p.recipe.model}, {training_of(p.recipe)}'
+                yield f'    {p.folder:40} {p.labels:6,} labels, {p.query:,} a round; {pool}; {p.seeds} seeds; {p.recipe.model}, {training_of(p.recipe)}'
 
 # %% ../../nbs/experiments/06_cli.ipynb #54070467
 def study_list(): # lines of text
@@ -294,7 +294,7 @@ Records are written seed by seed; the same command resumes, and repeats nothing.
 # %% ../../nbs/experiments/06_cli.ipynb #06fcb2f5
 def _reproduce_arguments(arg):
     "The arguments of `reproduce`."
-    arg('name', metavar='NAME', help="experiment (dal), one of its protocols (dal-q100) or a pattern ('dal-q1*')")
+    arg('name', metavar='NAME', help="experiment (dal, diverse-minibatch), one of its protocols (dal-q100) or a pattern ('dal-q1*')")
     arg('--scale', default='quick', metavar='SCALE', help='smoke (seconds), quick (default) or paper (as published)')
     arg('--data', default='digits', metavar='NAME', help='a data set of `al_repro list datasets`, or folder:PATH (default: digits)')
     arg('--root', help='folder of data sets (default: AL_REPRO_DATA, else a cache folder)')
