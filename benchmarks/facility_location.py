@@ -3,7 +3,8 @@
     python benchmarks/facility_location.py            # n=10,000, k=1000, d=128
     python benchmarks/facility_location.py --big      # n=50,000: distances not kept; seconds and peak memory
 """
-import argparse, os, resource, statistics, time
+import argparse, resource, statistics
+from common import make, seconds, use_threads
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument('--n', type=int, default=10_000)
@@ -16,20 +17,11 @@ p.add_argument('--peers', nargs='*', help='only these rows of the table')
 p.add_argument('--check', action=argparse.BooleanOptionalAction, default=True, help='coverage against an exact greedy search in float64')
 p.add_argument('--big', action='store_true')
 args = p.parse_args()
-for v in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMBA_NUM_THREADS': os.environ[v] = str(args.threads)
+use_threads(args.threads)
 
 import numpy as np
 import torch
 from al_repro.core.facility import coverage, facility_location
-torch.set_num_threads(args.threads)
-
-
-def make(kind, n, d, seed=0):
-    "(n,d) float32: independent normals, or ten clumps of unequal width after a ReLU, as embeddings look"
-    g = torch.Generator().manual_seed(seed)
-    if kind == 'normal': return torch.randn(n, d, generator=g)
-    x = torch.randn(10, d, generator=g)[torch.randint(10, (n,), generator=g)]
-    return x.add_(torch.randn(n, d, generator=g) * torch.rand(n, 1, generator=g)).relu_()
 
 
 def exact(x, k):
@@ -75,12 +67,6 @@ def submodlib(x, k):
 
 
 PEERS = {'apricot lazy': apricot('lazy'), 'apricot two-stage': apricot('two-stage'), 'submodlib lazy': submodlib}
-
-
-def seconds(f, *a):
-    t = time.perf_counter()
-    out = f(*a)
-    return time.perf_counter() - t, out
 
 
 def table():

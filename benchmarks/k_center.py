@@ -3,7 +3,8 @@
     python benchmarks/k_center.py                 # the table, n=50,000, k=1000, d=512 and 128
     python benchmarks/k_center.py --big           # 1.28 million x 512, k=1000: seconds and peak memory
 """
-import argparse, os, resource, statistics, time
+import argparse, resource, statistics
+from common import make, seconds, use_threads
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument('--n', type=int, default=50_000)
@@ -18,20 +19,11 @@ p.add_argument('--check', action=argparse.BooleanOptionalAction, default=True, h
 p.add_argument('--big', action='store_true')
 p.add_argument('--big-n', type=int, default=1_280_000)
 args = p.parse_args()
-for v in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS': os.environ[v] = str(args.threads)
+use_threads(args.threads)
 
 import numpy as np
 import torch
 from al_repro.core.select import cover_radius, k_center
-torch.set_num_threads(args.threads)
-
-
-def make(kind, n, d, seed=0):
-    "(n,d) float32: independent normals, or ten clumps of unequal width after a ReLU, as embeddings look"
-    g = torch.Generator().manual_seed(seed)
-    if kind == 'normal': return torch.randn(n, d, generator=g)
-    x = torch.randn(10, d, generator=g)[torch.randint(10, (n,), generator=g)]
-    return x.add_(torch.randn(n, d, generator=g) * torch.rand(n, 1, generator=g)).relu_()
 
 
 def exact(x, k):
@@ -87,12 +79,6 @@ def skactiveml(x, k):
 
 
 PEERS = dict(plain_loop=plain_loop, product_loop=product_loop, sklearn_loop=sklearn_loop, skactiveml=skactiveml)
-
-
-def seconds(f, *a):
-    t = time.perf_counter()
-    out = f(*a)
-    return time.perf_counter() - t, out
 
 
 def extrapolated(f, x, k):

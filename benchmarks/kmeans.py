@@ -2,7 +2,8 @@
 
     python benchmarks/kmeans.py
 """
-import argparse, os, statistics, time, warnings
+import argparse, statistics, warnings
+from common import make, seconds, use_threads
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument('--n', type=int, default=10_000)
@@ -14,23 +15,11 @@ p.add_argument('--threads', type=int, default=1)
 p.add_argument('--seeds', type=int, default=3, help='runs of each; medians are reported')
 p.add_argument('--peers', nargs='*', help='only these rows of the table')
 args = p.parse_args()
-for v in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS': os.environ[v] = str(args.threads)
+use_threads(args.threads)
 
 import numpy as np
 import torch
 from al_repro.core.kmeans import assign_distinct, weighted_kmeans
-torch.set_num_threads(args.threads)
-
-
-def make(kind, n, d, seed=0):
-    "(n,d) float32: independent normals, ten clumps of unequal width after a ReLU, or one Gaussian blob per cluster"
-    g = torch.Generator().manual_seed(seed)
-    if kind == 'normal': return torch.randn(n, d, generator=g).numpy()
-    m = 10 if kind == 'clumps' else args.k
-    x = torch.randn(m, d, generator=g)[torch.randint(m, (n,), generator=g)]
-    width = torch.rand(n, 1, generator=g) if kind == 'clumps' else .5
-    x.add_(torch.randn(n, d, generator=g) * width)
-    return (x.relu_() if kind == 'clumps' else x).numpy()
 
 
 def ours(x, k, w, seed): return weighted_kmeans(x, k, w, seed=seed).centers
@@ -58,19 +47,13 @@ def inertia(x, c, w):
     return float(d2.sum() if w is None else d2 @ w)
 
 
-def seconds(f, *a):
-    t = time.perf_counter()
-    out = f(*a)
-    return time.perf_counter() - t, out
-
-
 def table():
     print(f'n={args.n:,} k={args.k} float32, {args.threads} threads, torch {torch.__version__}, '
           f'{"random" if args.weighted else "no"} weights; medians of {args.seeds} seeds\n')
     print(f'{"data":8}{"d":>5}  {"":10}{"seconds":>9}{"/ ours":>8}{"inertia":>14}{"/ ours":>9}')
     for kind in args.data:
         for d in args.d:
-            x = make(kind, args.n, d)
+            x = make(kind, args.n, d, blobs=args.k).numpy()
             w = np.random.default_rng(0).uniform(size=args.n).astype(np.float32) if args.weighted else None
             for name, f in {'ours': ours, **{a: g for a, g in PEERS.items() if args.peers is None or a in args.peers}}.items():
                 try: f(x[:200], 5, None if w is None else w[:200], 0)

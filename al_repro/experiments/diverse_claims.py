@@ -7,11 +7,12 @@ __all__ = ['SPREAD', 'CLUSTERED', 'DIVERSE_CLAIMS']
 
 # %% ../../nbs/experiments/04c_diverse_claims.ipynb #a14ab454
 from .claims import Claim, Part
+from . import diverse_protocols
 
 # %% ../../nbs/experiments/04c_diverse_claims.ipynb #a8ff639f
 _ARTICLE, _LONG, _PAPER = 'Abraham 2021, CIFAR-10 experiment', 'Abraham 2020, {}', 'Zhdanov 2019, section 3'
 _OWN = dict(protocol='diverse-minibatch*', needs='diverse-minibatch-sklearn')
-SPREAD = tuple(f'{s}(beta={b})' for s in ('submodular', 'clustered', 'wclustered') for b in (10, 50))
+SPREAD = tuple(map(str, diverse_protocols.compared(diverse_protocols.SPREAD))) # as labels, one for each beta
 CLUSTERED = tuple(s for s in SPREAD if 'clustered' in s)
 
 DIVERSE_CLAIMS = (

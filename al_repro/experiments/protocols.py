@@ -7,7 +7,7 @@ __all__ = ['STRATEGIES', 'LAST', 'FAST_DAL', 'FAST_DFAL', 'SMALL_DAL', 'SMALL_DF
            'OPTIONS', 'CODE', 'RECIPES', 'EXPERIMENTS', 'SOURCES', 'Protocol', 'from_json', 'dal_spec', 'with_dal',
            'dal_mnist', 'dal_cifar10', 'quick_mnist', 'quick_small', 'quick_cifar10', 'smoke', 'family',
            'dal_protocols', 'option_protocols', 'code_protocols', 'recipe_protocols', 'experiment_of', 'protocols',
-           'protocol_of', 'training_of', 'ours', 'three_columns']
+           'siblings', 'protocol_of', 'training_of', 'ours', 'three_columns']
 
 # %% ../../nbs/experiments/00_protocols.ipynb #9d06a69d
 import re
@@ -175,6 +175,10 @@ def protocols(name='dal', data='digits', scale='quick', n=None): # a list of Pro
     if name not in EXPERIMENTS: raise ValueError(f"experiment {name!r} is unknown{nearest(name, EXPERIMENTS)}; known: {', '.join(EXPERIMENTS)}")
     if scale not in SCALES: raise ValueError(f"scale={scale!r} is unknown{nearest(scale, SCALES)}; known: {', '.join(SCALES)}")
     return EXPERIMENTS[name](data, scale, n)
+
+def siblings(name, data, scale, n=None): # dict name -> `Protocol`
+    "All protocols, by name, of the experiment that the protocol `name` belongs to; otherwise as `protocols`."
+    return {p.name: p for p in protocols(experiment_of(name), data, scale, n)}
 
 def protocol_of(
     query, # labels a round

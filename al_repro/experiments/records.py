@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from ..core.models import ESTIMATORS, Net, estimator
 from ..core.query import Spec, known, nearest
-from .protocols import experiment_of, protocols
+from .protocols import siblings
 
 # %% ../../nbs/experiments/01_records.ipynb #85e36a51
 FORMAT = 1
@@ -98,7 +98,7 @@ def stale_reason(record): # '' if fresh
     if strategy is None: return f"strategy {s['name']} no longer exists"
     if record['strategy_version'] != strategy.version: return f"{s['name']} is at version {strategy.version}, the record at {record['strategy_version']}"
     if record['model_version'] != (now := model_version(p['recipe']['model'])): return f"model {p['recipe']['model']} is at version {now}, the record at {record['model_version']}"
-    try: now = {q.name: q for q in protocols(experiment_of(p['name']), p['data'], p['scale'], record['data']['n'])}
+    try: now = siblings(p['name'], p['data'], p['scale'], record['data']['n'])
     except ValueError: return ''
     current = now[p['name']].json() if p['name'] in now else p
     if changed := [k for k in p if current.get(k) != p[k]]: return f"the protocol now differs in {', '.join(changed)}"

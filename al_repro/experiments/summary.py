@@ -11,7 +11,7 @@ import os, shlex
 from dataclasses import replace
 from pathlib import Path
 from ..core.data import load
-from .protocols import experiment_of, from_json, protocols, three_columns
+from .protocols import experiment_of, from_json, siblings, three_columns
 from .records import helpers, load_records, picks, stale_reason, table
 
 # %% ../../nbs/experiments/05a_summary.ipynb #153670aa
@@ -57,7 +57,7 @@ def shortened(records): # the records, relabelled; dict short name -> full label
     groups, out, full = {}, [], {}
     for r in records: groups.setdefault((r['protocol']['name'], r['data']['name'], r['protocol']['scale']), []).append(r)
     for (name, _, scale), rs in groups.items():
-        ps = {p.name: p for p in protocols(experiment_of(name), rs[0]['protocol']['data'], scale, rs[0]['data']['n'])}
+        ps = siblings(name, rs[0]['protocol']['data'], scale, rs[0]['data']['n'])
         taken = {r['label'] for r in rs}
         specs = ps[name].strategies if name in ps else ()
         own = {str(s): s.name for s in specs if s.options and s.name not in taken and sum(o.name == s.name for o in specs) == 1}
@@ -78,7 +78,7 @@ def commands_of(records): # a list of commands
     groups, out = {}, []
     for r in records: groups.setdefault((experiment_of(r['protocol']['name']), r['protocol']['data'], r['protocol']['scale']), []).append(r)
     for (name, data, scale), rs in groups.items():
-        ps, flags = {p.name: p for p in protocols(name, data, scale, rs[0]['data']['n'])}, {}
+        ps, flags = siblings(name, data, scale, rs[0]['data']['n']), {}
         for p in {r['protocol']['name']: r['protocol'] for r in rs}.values():
             mine = [r for r in rs if r['protocol']['name'] == p['name']]
             flags[p['name']] = _flags(p, ps.get(p['name']), list(dict.fromkeys(r['label'] for r in mine)), max(r['seed'] for r in mine) + 1)
@@ -102,7 +102,7 @@ def sources_of(records): # list of dict(name, rows) for `write_report`
         p = from_json(r['protocol'])
         key = ' · '.join((p.name, r['data']['name'], p.scale))
         if key in out: continue
-        now = {q.name: q for q in protocols(experiment_of(p.name), p.data, p.scale, r['data']['n'])}.get(p.name, p)
+        now = siblings(p.name, p.data, p.scale, r['data']['n']).get(p.name, p)
         seeds = len({x['seed'] for x in records if x['protocol'] == r['protocol']})
         drawn = p.pool if p.pool and p.pool < r['data']['n'] else None # a pool that holds all rows draws none
         out[key] = dict(name=key, rows=three_columns(replace(p, pool=drawn, seeds=seeds, strategies=now.strategies)))
