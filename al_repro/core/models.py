@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'ESTIMATORS', 'Fold', 'Unfold', 'conv', 'Linear', 'BatchNorm', 'Net', 'init_weights', 'lenet', 'vgg16',
-           'BasicBlock', 'resnet18', 'mlp', 'estimator', 'build_model', 'member', 'Member']
+           'BasicBlock', 'residual', 'resnet18', 'resnet8', 'resnet14', 'mlp', 'estimator', 'build_model', 'member',
+           'Member']
 
 # %% ../../nbs/core/02_models.ipynb #94c36a93
 import copy, importlib, math
@@ -134,16 +135,29 @@ class BasicBlock(nn.Module):
         return F.relu(y + self.short(x))
 
 # %% ../../nbs/core/02_models.ipynb #4bb460f1
-def resnet18(
-    shape, # (c,h,w) of an image, any size
-    n_classes, members=1, # as for `Net`
+def residual(
+    shape, n_classes, members, # as for `Net`; any size of image
+    widths, blocks, # channels of each stage; blocks of a stage
 ): # a `Net`
+    "A 3x3 stem and stages of basic blocks, each stage after the first at half the side; embedding: the mean over the last maps."
+    m,c_in = members,widths[0]
+    body = [Fold(), conv(m, shape[0], c_in, padding=1, bias=False), nn.BatchNorm2d(m*c_in), nn.ReLU()]
+    for i,c_out in enumerate(widths):
+        for j in range(blocks): body.append(BasicBlock(m, c_in, c_out, 2 if i and not j else 1)); c_in = c_out
+    return Net(body + [nn.AdaptiveAvgPool2d(1), Unfold(m)], c_in, n_classes, m)
+
+def resnet18(shape, n_classes, members=1): # as for `Net`; a `Net`
     "ResNet18 with a 3x3 stem for small images (He et al., 2016); embedding 512."
-    m = members
-    body = [Fold(), conv(m, shape[0], 64, padding=1, bias=False), nn.BatchNorm2d(m*64), nn.ReLU()]
-    for c_in,c_out,stride in [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]:
-        body += [BasicBlock(m, c_in, c_out, stride), BasicBlock(m, c_out, c_out, 1)]
-    return Net(body + [nn.AdaptiveAvgPool2d(1), Unfold(m)], 512, n_classes, m)
+    return residual(shape, n_classes, members, (64, 128, 256, 512), 2)
+
+# %% ../../nbs/core/02_models.ipynb #b337ff4b
+def resnet8(shape, n_classes, members=1): # as for `Net`; a `Net`
+    "Residual network of 8 layers, 16 to 64 channels (after He et al., 2016); embedding 64."
+    return residual(shape, n_classes, members, (16, 32, 64), 1)
+
+def resnet14(shape, n_classes, members=1): # as for `Net`; a `Net`
+    "Residual network of 14 layers, 16 to 64 channels (after He et al., 2016); embedding 64."
+    return residual(shape, n_classes, members, (16, 32, 64), 2)
 
 # %% ../../nbs/core/02_models.ipynb #0997f479
 def mlp(
@@ -155,7 +169,7 @@ def mlp(
     body = [Fold(), Unfold(m), Linear(m, math.prod(shape), 128), nn.ReLU(), Linear(m, 128, 64), nn.ReLU(), nn.Dropout(.5)]
     return Net(body, 64, n_classes, m)
 
-MODELS = dict(lenet=lenet, vgg16=vgg16, resnet18=resnet18, mlp=mlp)
+MODELS = dict(lenet=lenet, vgg16=vgg16, resnet18=resnet18, resnet14=resnet14, resnet8=resnet8, mlp=mlp)
 
 # %% ../../nbs/core/02_models.ipynb #149eab49
 ESTIMATORS = { # name -> class, or 'module:class'

@@ -20,6 +20,8 @@ DIVERSE_CLAIMS = (
               *(Part(a, 'random') for a in ('margin', *SPREAD)), Part('least_confidence', 'random', aside='not in the article'), Part('fass', 'random', aside='left out of the article')), data=('cifar10',), **_OWN),
     Claim('diverse-2', _ARTICLE, 'diversity does not improve on the smallest margin', (
               *(Part(a, 'margin') for a in SPREAD), Part('fass', 'margin', aside='left out of the article')), kind='no better', data=('cifar10',), **_OWN),
+    Claim('diverse-3', _ARTICLE, 'an accuracy of 0.8 instead of 0.6 is due to the architecture', tuple(
+              Part('depth', f) for f in ('weights', 'rounds', 'size')), study='puzzle', data=('cifar10',), margins={'*': {0: 1.}}),
     Claim('diverse-4', _PAPER, 'the submodular form is the best, k-means its proxy', tuple(
               Part(f'submodular(beta={b})', f'{c}(beta={b})') for b in (10, 50) for c in ('clustered', 'wclustered')), data=('mnist', 'cifar10'), **_OWN),
     Claim('diverse-5', _LONG.format('MNIST experiment'), 'clustering is ahead of margin, margin of least confidence, and weighted clustering of all in the middle of the curve', (

@@ -7,10 +7,11 @@ __all__ = ['STRATEGIES', 'LAST', 'FAST_DAL', 'FAST_DFAL', 'SMALL_DAL', 'SMALL_DF
            'OPTIONS', 'CODE', 'RECIPES', 'EXPERIMENTS', 'SOURCES', 'Protocol', 'from_json', 'dal_spec', 'with_dal',
            'dal_mnist', 'dal_cifar10', 'quick_mnist', 'quick_small', 'quick_cifar10', 'smoke', 'family',
            'dal_protocols', 'option_protocols', 'code_protocols', 'recipe_protocols', 'experiment_of', 'protocols',
-           'siblings', 'protocol_of', 'training_of', 'ours', 'three_columns']
+           'siblings', 'protocol_of', 'training_of', 'ours', 'sources', 'three_columns']
 
 # %% ../../nbs/experiments/00_protocols.ipynb #9d06a69d
-import re
+import importlib, re
+from operator import attrgetter
 from dataclasses import dataclass, replace, fields
 from ..core.query import Spec, nearest
 from ..core.train import Recipe
@@ -159,11 +160,8 @@ def recipe_protocols(data='mnist', scale='quick', n=None): # a list of Protocols
     return ps
 
 # %% ../../nbs/experiments/00_protocols.ipynb #56b0b2dc
-def _diverse(*args):
-    from al_repro.experiments.diverse_protocols import diverse_protocols
-    return diverse_protocols(*args)
-
-EXPERIMENTS = {'dal': dal_protocols, 'options': option_protocols, 'code': code_protocols, 'recipes': recipe_protocols, 'diverse-minibatch': _diverse}
+EXPERIMENTS = {'dal': dal_protocols, 'options': option_protocols, 'code': code_protocols, 'recipes': recipe_protocols,
+               **{e: f'al_repro.experiments.diverse_protocols:{f}' for e,f in (('diverse-minibatch', 'make'), ('diverse-code', 'make_code'))}} # 'module:function' has `sources` and `ours` in its module
 
 def experiment_of(name): # a key of `EXPERIMENTS`, or the name's first word
     "The experiment that a protocol belongs to: diverse-minibatch-keras to diverse-minibatch."
@@ -174,7 +172,9 @@ def protocols(name='dal', data='digits', scale='quick', n=None): # a list of Pro
     "The protocols of experiment `name`; `ValueError` for an unknown name or scale, with the nearest suggested."
     if name not in EXPERIMENTS: raise ValueError(f"experiment {name!r} is unknown{nearest(name, EXPERIMENTS)}; known: {', '.join(EXPERIMENTS)}")
     if scale not in SCALES: raise ValueError(f"scale={scale!r} is unknown{nearest(scale, SCALES)}; known: {', '.join(SCALES)}")
-    return EXPERIMENTS[name](data, scale, n)
+    make = EXPERIMENTS[name]
+    if isinstance(make, str): module, make = make.split(':'); make = getattr(importlib.import_module(module), make)
+    return make(data, scale, n)
 
 def siblings(name, data, scale, n=None): # dict name -> `Protocol`
     "All protocols, by name, of the experiment that the protocol `name` belongs to; otherwise as `protocols`."
@@ -222,13 +222,15 @@ def ours(p): # dict setting -> value, read off the protocol
         'DAL: picks from': 'all of U' if o('score_on', 'all') == 'all' else 'the rows trained on', 'DAL: stop': f"{o('stop', .98):.0%} training accuracy",
         'DAL: discriminator': f"3 x {o('width', 256)}, Adam {o('lr', 1e-4)}, batch {o('batch', 128)}, up to {o('max_epochs', 1000)} epochs"}
 
+def sources(p): # dict setting -> (paper, code)
+    "What DAL's paper and code say of the settings of a protocol."
+    cifar = family(p.data) == 'cifar10'
+    name, queries = ('CIFAR-10', '1000, 5000, 10000') if cifar else ('MNIST', '10, 100, 1000')
+    return {'data': (name, name), 'query': (queries, queries)} | SOURCES['mnist'] | (SOURCES['cifar10'] if cifar else {})
+
 def three_columns(p): # a list of dict(setting, paper, code, ours)
     "The protocol beside its sources."
-    if experiment_of(p.name) == 'diverse-minibatch':
-        from al_repro.experiments.diverse_protocols import SOURCES as theirs, ours as mine
-        return [dict(setting=k, paper=theirs.get(k, '--')[0], code=theirs.get(k, '--')[1], ours=v) for k,v in mine(p).items()]
-    src = SOURCES['mnist'] | (SOURCES['cifar10'] if family(p.data) == 'cifar10' else {})
-    name = 'CIFAR-10' if family(p.data) == 'cifar10' else 'MNIST'
-    queries = '1000, 5000, 10000' if name == 'CIFAR-10' else '10, 100, 1000'
-    src = {'data': (name, name), 'query': (queries, queries)} | src
-    return [dict(setting=k, paper=src[k][0], code=src[k][1], ours=v) for k,v in ours(p).items()]
+    where = EXPERIMENTS.get(experiment_of(p.name)) # an experiment of another page has its own
+    theirs, mine = attrgetter('sources', 'ours')(importlib.import_module(where.split(':')[0])) if isinstance(where, str) else (sources, ours)
+    src = theirs(p)
+    return [dict(setting=k, paper=src.get(k, '--')[0], code=src.get(k, '--')[1], ours=v) for k,v in mine(p).items()]
