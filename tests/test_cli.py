@@ -232,4 +232,4 @@ def test_select_refuses(al, arrays):
     no("bad.txt, line 3: 'three' is not a whole number", labelled='bad.txt'); no("half.txt, line 1: '1.5'", labelled='half.txt'); no('binary.txt is not a text file', labelled='binary.txt')
     no('out of range for 40 rows', 'far.txt', labelled='far.txt'); no('more than once', labelled='twice.txt'); no('labels has shape (2,) for 8', 'twice.txt', labels='twice.txt')
     no('needs embeds', 'give --embeds FILE', strategy='coreset'); no('needs a labelled set', strategy='coreset', embeds='e.npy', labelled=None)
-    no('k=33 with 32 unlabelled', k=33); no('give --probs, --embeds, --mc or --x', probs=None); no('cannot write', out='nowhere/picks.csv')
+    no('k=33 with 32 unlabelled', k=33); no('give --probs, --embeds, --mc, --x, --features or --losses', probs=None); no('cannot write', out='nowhere/picks.csv')

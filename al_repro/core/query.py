@@ -28,9 +28,9 @@ class Arrays:
     def rows(self, name, ids): return self.arrays[name.partition(':')[0]][ids] # as many samples as were given
 
 class ModelSource:
-    "A source of rows backed by the `Outputs` of one member and the images."
+    "A source of rows backed by the `Outputs` of one member, if there is a model yet, and the images."
     def __init__(self, outputs, x, assets=None): self.outputs, self.x, self.assets = outputs, x, assets or {} # assets: dict name -> (n,...), of `LABEL_FREE`
-    def has(self, name): return name.partition(':')[0] in ('probs', 'logits', 'embeds', 'mc', 'x', *self.assets)
+    def has(self, name): return name.partition(':')[0] in ('x', *self.assets, *(('probs', 'logits', 'embeds', 'mc') if self.outputs else ()))
     def rows(self, name, ids): return self.assets[name][ids] if name in self.assets else self.x[ids].cpu().numpy() if name == 'x' else self.outputs.rows(name, ids)
 
 # %% ../../nbs/core/06_query.ipynb #bf6e57ff
@@ -110,7 +110,7 @@ def check_probs(probs, name='probs'): # (n,c) float
 
 def check_finite(a, name): # a
     "`ValueError` naming the first row of `a` that holds NaN or infinity."
-    ok = np.isfinite(a).reshape(len(a), -1).all(1)
+    ok = np.isfinite(a).all(axis=tuple(range(1, np.ndim(a))))
     if not ok.all(): raise ValueError(f"{name}[{np.flatnonzero(~ok)[0]}] is NaN or infinite; drop or repair {int((~ok).sum())} such rows first")
     return a
 

@@ -100,7 +100,7 @@ def protocol_lines(): # lines of text
     "Each protocol, below the command that runs it and its siblings."
     from al_repro.experiments.protocols import EXPERIMENTS, QUERIES, SCALES, protocols, training_of
     for name in EXPERIMENTS:
-        for data, scale in [(d, s) for d in QUERIES for s in SCALES] if name in ('dal', 'diverse-minibatch') else [('mnist', 'quick')]:
+        for data, scale in [(d, s) for d in QUERIES for s in SCALES] if name in ('dal', 'diverse-minibatch', 'bal') else [('mnist', 'quick')]:
             flags = ''.join(f' --{k} {v}' for k,v,d in (('data', data, 'digits'), ('scale', scale, 'quick')) if v != d)
             yield f'  al_repro reproduce {name}{flags}'
             for p in protocols(name, data, scale):
@@ -218,19 +218,19 @@ def read_ids(path): # a list of int
 # %% ../../nbs/experiments/06_cli.ipynb #053cff7d
 def cmd_select(a):
     "Pick k ids with a strategy; write rank, id and score as CSV."
-    from al_repro.core.query import Query, build
+    from al_repro.core.query import ARRAYS, Query, build
     import numpy as np
     s = build(a.strategy)
-    files = {k: getattr(a, k) for k in ('probs', 'embeds', 'mc', 'x') if getattr(a, k)}
+    files = {k: getattr(a, k) for k in ARRAYS if getattr(a, k)}
     arrays = {k: read_array(f) for k,f in files.items()}
     labels = read_ids(a.labels) if a.labels else None
     try:
-        q = Query.from_arrays(**arrays, labelled=read_ids(a.labelled) if a.labelled else [], labels=labels, seed=a.seed)
+        q = Query.from_arrays(**arrays, labelled=read_ids(a.labelled) if a.labelled else [], labels=labels, seed=a.seed, round=a.round)
         ids = s(q, a.k)
         score = s.score(q) if s.score else None
     except (ValueError, TypeError) as e:
         files |= {k: getattr(a, k) for k in ('labelled', 'labels') if getattr(a, k)}
-        said = re.sub(r'(give|pass) (\w+)= to Query\.from_arrays', r'give --\2 FILE', str(e)).replace('pass probs=, embeds=, mc= or x=', 'give --probs, --embeds, --mc or --x')
+        said = re.sub(r'(give|pass) (\w+)= to Query\.from_arrays', r'give --\2 FILE', str(e)).replace(*(f"{verb} {', '.join(f'{b}{k}{e}' for k in ARRAYS[:-1])} or {b}{ARRAYS[-1]}{e}" for verb,b,e in (('pass', '', '='), ('give', '--', ''))))
         raise ValueError(said + (f" ({', '.join(f'{k}: {f}' for k,f in files.items())})" if files else '')) from None
     rows = ['' if score is None else f'{x:.9g}' for x in (score[np.searchsorted(q.unlabelled, ids)] if score is not None else ids)]
     text = 'rank,id,score\n' + ''.join(f'{i},{d},{x}\n' for i,(d,x) in enumerate(zip(ids, rows), 1))
@@ -294,7 +294,7 @@ Records are written seed by seed; the same command resumes, and repeats nothing.
 # %% ../../nbs/experiments/06_cli.ipynb #06fcb2f5
 def _reproduce_arguments(arg):
     "The arguments of `reproduce`."
-    arg('name', metavar='NAME', help="experiment (dal, diverse-minibatch), one of its protocols (dal-q100) or a pattern ('dal-q1*')")
+    arg('name', metavar='NAME', help="experiment (dal, diverse-minibatch, bal), one of its protocols (dal-q100) or a pattern ('dal-q1*')")
     arg('--scale', default='quick', metavar='SCALE', help='smoke (seconds), quick (default) or paper (as published)')
     arg('--data', default='digits', metavar='NAME', help='a data set of `al_repro list datasets`, or folder:PATH (default: digits)')
     arg('--root', help='folder of data sets (default: AL_REPRO_DATA, else a cache folder)')
@@ -319,14 +319,18 @@ def _study_arguments(arg):
     arg('--out', default='al_repro_runs', metavar='DIR', help='folder of records (default: al_repro_runs)')
     arg('--quiet', action='store_true', help='no progress bar')
 
+# %% ../../nbs/experiments/06_cli.ipynb #a6b11480
 def _select_arguments(arg):
     "The arguments of `select`."
     arg('--probs', metavar='P.npy', help='(n,c) class probabilities')
     arg('--embeds', metavar='E.npy', help='(n,d) embeddings')
     arg('--mc', metavar='M.npy', help='(n,t,c) probabilities of t Monte Carlo samples or ensemble members')
     arg('--x', metavar='X.npy', help='(n,...) inputs')
+    arg('--features', metavar='F.npy', help='(n,d) label-free features, e.g. of a pretext task')
+    arg('--losses', metavar='L.npy', help='(n,) pretext losses')
     arg('--labelled', metavar='IDS.txt', help='row numbers that carry a label (default: none)')
     arg('--labels', metavar='Y.txt', help='their classes, in the same order')
+    arg('--round', type=int, default=0, help='queries made before this one (default: 0)')
     arg('--strategy', required=True, metavar='NAME', help='e.g. margin or "dal(mini_queries=5)"')
     arg('--k', required=True, type=above_zero(int), help='how many ids to pick')
     arg('--seed', type=int, default=0, help='of strategies that draw at random (default: 0)')

@@ -40,7 +40,8 @@ KNOWN = dict(random=('#4d4d4d', 'o'), least_confidence=('#0072b2', 's'), margin=
              batchbald=('#8b1a5c', '>'), dfal=('#8c510a', 'p'), egl=('#a6a61d', 'h'), chunk_egl=('#5f5f0f', 'h'), mean_std=('#ff9da7', '>'), variation_ratio=('#7b4173', '<'), combined=('#2f4b7c', 'P'), badge=('#1b4f72', '*'),
              submodular=('#7fbf3f', 'd'), clustered=('#b15928', '8'), wclustered=('#e7298a', 'H'), bal=('#c1272d', 'X'),
              pt4al=('#5c6bc0', 'p'), robust_coreset=('#00563f', 'v'), typiclust=('#3cb4a6', '<'), probcover=('#94700b', '>'),
-             cal=('#9e7fc7', 'd'), fass=('#4d7c0f', 's'), suggestive_annotation=('#0e7490', 'D'), largest_margin=('#7a4f00', '^'))  # strategy -> colour, marker
+             cal=('#9e7fc7', 'd'), fass=('#4d7c0f', 's'), suggestive_annotation=('#0e7490', 'D'), largest_margin=('#7a4f00', '^'),
+             activeft=('#f781bf', '8'), vaal=('#4a6f28', 'h'), pal=('#a65628', 'd'))  # strategy -> colour, marker
 DASHES = [(0, (6, 2)), (0, (5, 1.5, 1, 1.5)), (0, (11, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 1.2))]
 MARKERS = 'osD^vPX<>phd'
 

@@ -12,9 +12,10 @@ import base64, contextlib, hashlib, json, os, platform, zlib
 from importlib import metadata
 from pathlib import Path
 import numpy as np
+from ..core import pretext
 from ..core.models import ESTIMATORS, Net, estimator
 from ..core.query import Spec, known, nearest
-from .protocols import siblings
+from .protocols import from_json, siblings
 
 # %% ../../nbs/experiments/01_records.ipynb #85e36a51
 FORMAT = 1
@@ -31,7 +32,8 @@ def identity(protocol, spec, data_fingerprint): # 12 hex digits
     "The hash of all that a run depends on, seed apart: protocol, strategy and its version, the model's version, data."
     strategies = known()
     if spec.name not in strategies: raise ValueError(f"strategy {spec.name!r} is unknown{nearest(spec.name, strategies)}")
-    return digest([FORMAT, protocol.json(), spec.json(), strategies[spec.name].version, model_version(protocol.recipe.model), data_fingerprint])
+    own = [pretext.VERSION, model_version(protocol.pretext.model)] if protocol.pretext else []
+    return digest([FORMAT, protocol.json(), spec.json(), strategies[spec.name].version, model_version(protocol.recipe.model), data_fingerprint, *own])
 
 # %% ../../nbs/experiments/01_records.ipynb #c45f0bc8
 def write_json(path, obj):
@@ -98,6 +100,7 @@ def stale_reason(record): # '' if fresh
     if strategy is None: return f"strategy {s['name']} no longer exists"
     if record['strategy_version'] != strategy.version: return f"{s['name']} is at version {strategy.version}, the record at {record['strategy_version']}"
     if record['model_version'] != (now := model_version(p['recipe']['model'])): return f"model {p['recipe']['model']} is at version {now}, the record at {record['model_version']}"
+    if p.get('pretext') and record['identity'] != identity(from_json(p), Spec(s['name'], tuple(sorted(s['options'].items()))), record['data']['fingerprint']): return 'its pretext task has a newer version'
     try: now = siblings(p['name'], p['data'], p['scale'], record['data']['n'])
     except ValueError: return ''
     current = now[p['name']].json() if p['name'] in now else p

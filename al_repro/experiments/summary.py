@@ -128,16 +128,19 @@ def judged(
     studies=None, # of `study_table`, for the claims about studies; None: those claims are left out
 ): # the frame of `verdicts`
     "Verdicts, with commands as one would type them and hours from the runs' own seconds."
+    from al_repro.experiments.bal_claims import BAL_CLAIMS
+    from al_repro.experiments.bal_runs import together
     from al_repro.experiments.claims import COMMAND, verdicts
     from al_repro.experiments.dal_claims import DAL_CLAIMS
     from al_repro.experiments.diverse_claims import DIVERSE_CLAIMS
     key = ['protocol', 'data', 'scale', 'strategy']
     spent = runs[runs.done.astype(bool)].groupby([*key, 'seed'])[['seconds_fit', 'seconds_outputs', 'seconds_select']].sum().sum(axis=1)
     hours = (spent.groupby(key).mean()/3600).to_dict()
-    v = verdicts(runs, [c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS) if studies is not None or not c.study], command=COMMAND + tail, studies=studies, hours=lambda *cell: hours.get(cell, float('nan')))
+    v = verdicts(together(runs, records), [c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS, *BAL_CLAIMS) if studies is not None or not c.study], command=COMMAND + tail, studies=studies, hours=lambda *cell: hours.get(cell, float('nan')))
     for name, data in {r['data']['name']: r['protocol']['data'] for r in records}.items():
         v['command'] = [c.replace(f'--data {name} ', f'--data {shlex.quote(paths.get(data, data))} ') for c in v.command]
     v.loc[v.scale == 'smoke', 'command'] = ''
+    v.loc[v.protocol.isin(['bal-pretext', 'bal-beta']), 'command'] = v.command.str.replace(r" --strategies ('.*?'|\S+)", '', regex=True)
     return v
 
 # %% ../../nbs/experiments/05a_summary.ipynb #f9e7b0f8
