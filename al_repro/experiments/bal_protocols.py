@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'RIVALS', 'WITHOUT_DROPOUT', 'SGD', 'MAIN', 'PRETEXT', 'SIDE', 'QUICK',
-           'FAST_VAAL', 'GRID', 'PARTS', 'SOURCES', 'bought', 'bal_spec', 'compared', 'paper', 'quick', 'smoke',
-           'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext', 'sources', 'ours']
+           'FAST_VAAL', 'GRID', 'PARTS', 'PT4AL_CODE', 'SOURCES', 'bought', 'bal_spec', 'compared', 'paper', 'quick',
+           'smoke', 'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext', 'sources', 'ours']
 
 # %% ../../nbs/experiments/00b_bal_protocols.ipynb #c0cda2bf
 from dataclasses import replace
@@ -97,12 +97,13 @@ def make_beta(data='digits', scale='quick', n=None): # a list of Protocols
     return [smoke(p) if scale == 'smoke' else p]
 
 PARTS = (dict(by='loss'), dict(by='nearest'), dict(order='descending'), dict(beta=1.), *(dict(sampler=s) for s in ('entropy', 'kmeans', 'random')), dict(confidence='l2-normalised'), dict(geometry='code'))
+PT4AL_CODE = ({}, dict(sort='string'), dict(confidence='l2-normalised'))
 
 def make_ablation(data='digits', scale='quick', n=None): # a list of Protocols
-    "BAL with one part exchanged at a time (section 5), and with what the released code does."
+    "BAL with one part exchanged at a time (section 5), and BAL and PT4AL with what their released code does."
     p = scaled('base', data, scale, n)
     own = dict(cycles=p.rounds + 1, beta=REFERENCE)
-    return [replace(p, name='bal-ablation', strategies=(Spec.make('bal', **own), *(Spec.make('bal', **own | o) for o in PARTS)))]
+    return [replace(p, name='bal-ablation', strategies=(Spec.make('bal', **own), *(Spec.make('bal', **own | o) for o in PARTS), *(Spec.make('pt4al', cycles=p.rounds + 1, **o) for o in PT4AL_CODE)))]
 
 def make_pretext(data='digits', scale='quick', n=None): # a list of Protocols
     "BAL on the features of each pretext task (section 5.1)."
