@@ -17,7 +17,7 @@ def variant(**options): # a label; options: what differs from the reference
     return str(bal_spec(BUDGETS['base'][2] + 1, **options))
 
 # %% ../../nbs/experiments/04d_bal_claims.ipynb #eddaa332
-RIVALS = ('random', 'pt4al', 'activeft', 'vaal', 'dbal_entropy', 'coreset', 'entropy', 'least_confidence')
+RIVALS = ('random', 'pt4al', 'activeft', 'vaal', 'pal', 'dbal_entropy', 'coreset', 'entropy', 'least_confidence')
 
 def against_rivals(
     budget, # key of TABLES

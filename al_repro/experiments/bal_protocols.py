@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'RIVALS', 'WITHOUT_DROPOUT', 'SGD', 'MAIN', 'PRETEXT', 'SIDE', 'QUICK',
-           'FAST_VAAL', 'GRID', 'PARTS', 'PT4AL_CODE', 'SOURCES', 'bought', 'bal_spec', 'compared', 'paper', 'quick',
-           'smoke', 'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext', 'sources', 'ours']
+           'FAST', 'SMOKE', 'GRID', 'PARTS', 'PT4AL_CODE', 'SOURCES', 'bought', 'bal_spec', 'compared', 'paper',
+           'quick', 'smoke', 'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext', 'sources', 'ours']
 
 # %% ../../nbs/experiments/00b_bal_protocols.ipynb #c0cda2bf
 from dataclasses import replace
@@ -27,16 +27,16 @@ def bought(budget, n): # dict(initial, query, rounds)
 # %% ../../nbs/experiments/00b_bal_protocols.ipynb #8666a849
 BETAS = {'caltech101': dict(base=1.3, large=2.5, small=.5), 'svhn': dict(base=1.4, large=2., small=1.), 'cifar10': dict(base=1.2, large=2., small=1.), 'tiny-imagenet': dict(base=1.2, large=2.5, small=.5)} # README of the code
 REFERENCE = BETAS['cifar10']['base'] # of the ablations
-RIVALS = ('random', 'least_confidence', 'entropy', 'dbal_entropy', 'coreset', 'vaal', 'activeft')
+RIVALS = ('random', 'least_confidence', 'entropy', 'dbal_entropy', 'coreset', 'vaal', 'pal', 'activeft')
 WITHOUT_DROPOUT = ('resnet18', 'resnet14', 'resnet8')
 
 def bal_spec(cycles, beta=REFERENCE, **options): return Spec.make('bal', cycles=cycles, beta=beta, **options)
 
-def compared(p, budget, vaal): # tuple of Specs
-    "BAL and its rivals for a protocol at a budget; `vaal`: options of VAAL."
+def compared(p, budget, **own): # tuple of Specs
+    "BAL and its rivals for a protocol at a budget; `own`: strategy -> its options."
     beta = BETAS.get(p.data, BETAS['cifar10'])[budget]
     names = [s for s in RIVALS if s != 'dbal_entropy' or p.recipe.model not in WITHOUT_DROPOUT]
-    return (*(Spec.make(s, **(vaal if s == 'vaal' else {})) for s in names), Spec.make('pt4al', cycles=p.rounds + 1), bal_spec(p.rounds + 1, beta))
+    return (*(Spec.make(s, **own.get(s, {})) for s in names), Spec.make('pt4al', cycles=p.rounds + 1), bal_spec(p.rounds + 1, beta))
 
 # %% ../../nbs/experiments/00b_bal_protocols.ipynb #3b47115e
 SGD = dict(batch=128, lr=.1, optimizer='sgd', momentum=.9, l2=2.5e-4, augment=('crop', 'flip'), **LAST)
@@ -50,7 +50,7 @@ def paper(budget, data, n): # a Protocol
     key = data if data in MAIN else 'cifar10'
     recipe = replace(MAIN[key], warm=budget == 'base')
     p = Protocol(f'bal-{budget}', data, 'paper', **bought(budget, n), recipe=recipe, size=SIDE.get(data, 32), start='own', pretext=PRETEXT[key], seeds=10)
-    return replace(p, strategies=compared(p, budget, {}))
+    return replace(p, strategies=compared(p, budget))
 
 # %% ../../nbs/experiments/00b_bal_protocols.ipynb #c78ee278
 QUICK = { # family -> recipe, pretext, rows in play, side
@@ -58,7 +58,8 @@ QUICK = { # family -> recipe, pretext, rows in play, side
     'folder': (Recipe('lenet', steps=200, **LAST), Pretext(epochs=10), None, 28),
     'mnist': (Recipe('lenet', epochs=10, min_steps=300, **LAST), Pretext(epochs=4), 5000, None),
     'cifar10': (Recipe('resnet8', epochs=20, min_steps=300, **LAST), Pretext(model='resnet8', epochs=4), 5000, None)}
-FAST_VAAL = dict(epochs=20, width=128)
+FAST = dict(vaal=dict(epochs=20, width=128), pal=dict(model='mlp', lr=.05, epochs=20))
+SMOKE = dict(vaal=dict(epochs=2, width=32), pal=dict(model='mlp', epochs=1, min_steps=5), bal=dict(cycles=3), pt4al=dict(cycles=3))
 
 def quick(budget, data, n): # a Protocol
     "The same for two cores."
@@ -66,12 +67,12 @@ def quick(budget, data, n): # a Protocol
     recipe, pretext, pool, size = QUICK[kind]
     rows = min(pool or n, n)
     p = Protocol(f'bal-{budget}', data, 'quick', **bought(budget, rows), recipe=replace(recipe, warm=budget == 'base'), pool=pool, size=size, start='own', pretext=pretext, seeds=5 if budget == 'large' and kind != 'digits' else 10)
-    return replace(p, strategies=compared(p, budget, FAST_VAAL))
+    return replace(p, strategies=compared(p, budget, **FAST))
 
 def smoke(p): # a Protocol
     "Two rounds and two seeds in seconds; no evidence for anything."
     p = replace(p, scale='smoke', query=20, initial=20, rounds=2, pool=400, recipe=replace(p.recipe, steps=20, milestones=()), pretext=replace(p.pretext, epochs=1, milestones=(), model='mlp'), validation=min(p.validation, 50), seeds=2)
-    return replace(p, strategies=tuple(Spec.make(s.name, **dict(s.options) | (dict(epochs=2, width=32) if s.name == 'vaal' else dict(cycles=3) if s.name in ('bal', 'pt4al') else {})) for s in p.strategies))
+    return replace(p, strategies=tuple(Spec.make(s.name, **dict(s.options) | SMOKE.get(s.name, {})) for s in p.strategies))
 
 def scaled(budget, data, scale, n): # a Protocol
     "A budget at a scale; `ValueError` for a data set whose size is not known."
