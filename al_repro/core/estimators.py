@@ -148,6 +148,9 @@ class SklearnMLP(SklearnModel):
             warnings.filterwarnings('error', 'Training interrupted')
             try: self.state.partial_fit(x, y, classes=np.arange(self.n_classes))
             except UserWarning: raise KeyboardInterrupt from None
+            except ValueError as e: # its own word for weights that are no numbers
+                if 'non-finite' not in str(e).lower(): raise
+                return math.nan
         self.losses.append(self.state.loss_)
         return self.state.loss_
     def outputs_of(self, h): # of (u,d) rows

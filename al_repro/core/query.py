@@ -277,7 +277,7 @@ def preselect(
     beta, # candidates are the beta*k first picks of `by`
 ): # a strategy
     "Let a strategy choose among the beta*k first picks of another (Zhdanov, 2019, section 3)."
-    if beta < 1: raise ValueError(f"beta={beta} leaves fewer candidates than picks; choose beta >= 1")
+    if isinstance(beta, bool) or not isinstance(beta, (int, float, np.integer, np.floating)) or not 1 <= beta < float('inf'): raise ValueError(f"beta={beta!r}; the candidates are beta*k: choose a number of 1 or more")
     return among(inner, lambda q, k: by(q, min(int(round(beta*k)), len(q.unlabelled))))
 
 # %% ../../nbs/core/06_query.ipynb #7f6bb5da

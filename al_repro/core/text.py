@@ -53,7 +53,8 @@ def text_dataset(
     terms=250_000, # at most so many, the most frequent
     dimensions=100, # of the embedding
 ): # a `TextDataset`
-    "TF-IDF of words and pairs, fitted on the training documents."
+    "TF-IDF of words and pairs, fitted on the training documents; `ValueError` for fewer than two of them."
+    if len(train[0]) < 2: raise ValueError(f"train has {len(train[0])} documents; an embedding needs two or more")
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     tfidf = TfidfVectorizer(ngram_range=(1, 2), max_features=terms, dtype=np.float32)

@@ -356,7 +356,7 @@ def main(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, TypeError, OSError, RuntimeError) as e:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as e:
         if os.environ.get('AL_REPRO_DEBUG'): raise
         print(f'al_repro: error: {plain(e)}', file=sys.stderr)
         return 2

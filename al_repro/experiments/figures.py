@@ -58,7 +58,7 @@ def style(
         color, marker = mpl.colors.to_hex(rgb), MARKERS[number // 1440 % len(MARKERS)]
     if not options: return dict(color=color, marker=marker, linestyle='-')
     number = zlib.crc32(options.encode())
-    return dict(color=color, marker=MARKERS[number // 5 % len(MARKERS)], linestyle=DASHES[number % 5])
+    return dict(color=color, marker=MARKERS[(number // 5 + zlib.crc32(name.encode())) % len(MARKERS)], linestyle=DASHES[number % 5])
 
 # %% ../../nbs/experiments/03_figures.ipynb #40c348e4
 def as_lines(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch
 from ..core.data import load
+from ..core.models import ESTIMATORS, estimator
 from ..core.outputs import evaluate, forward_pass, outputs
 from ..core.query import Spec, build, select_many
 from ..core.train import fit, keep_memory
@@ -290,6 +291,7 @@ def run(
         data = load(*args)
         for p in ps: refuse_strangers(out/p.folder, p, data)
         for s in [s for p in ps for s in (specs or p.strategies)]: build(s)
+        for m in {p.recipe.model for p in ps} & set(ESTIMATORS): estimator(m).prepare() # a library that is missing is named now
         jobs, n = todo(ps, specs, seeds, out, data, device)
         for j in jobs: assets_of(j.protocol, data) # trained here, once, if they are not there
         workers_ = min(workers or len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else workers or os.cpu_count(), max(len(jobs), 1)) if device == 'cpu' else 1
@@ -301,6 +303,7 @@ def run(
         left += todo(ps, specs, seeds, out, data, device)[1]
     return left
 
+# %% ../../nbs/experiments/02_runner.ipynb #e727f793
 def writable(out):
     "`OSError` naming the folder if nothing can be written there."
     try:

@@ -8,7 +8,7 @@ __all__ = ['CHOICES', 'largest_margin', 'shortlist', 'check_options', 'largest_m
            'disagreement', 'cosines', 'suggestive_annotation']
 
 # %% ../../nbs/strategies/50_diverse.ipynb #5e4d59ca
-import importlib.util, math
+import importlib.util
 import numpy as np
 from scipy.spatial.distance import cdist
 from ..core.facility import facility_location
@@ -33,7 +33,7 @@ CHOICES = dict(optimizer=('greedy', 'lazy', 'two-stage', 'naive', 'stochastic'),
 
 def check_options(beta=10, **chosen): # options of one of the strategies below
     "`ValueError` for beta below 1, a choice that does not exist, or an optimizer that is not installed."
-    if isinstance(beta, bool) or not isinstance(beta, (int, float, np.number)) or not (math.isfinite(beta) and beta >= 1):
+    if isinstance(beta, bool) or not isinstance(beta, (int, float, np.integer, np.floating)) or not 1 <= beta < float('inf'):
         raise ValueError(f"beta={beta!r}; the shortlist holds beta*k candidates: choose a number of 1 or more")
     for name,value in chosen.items():
         if value not in CHOICES[name]: raise ValueError(f"{name}={value!r}; choose one of {', '.join(CHOICES[name])}")
@@ -99,9 +99,11 @@ def facility_picks(
     return greedy_cover(s, k) if optimizer == 'greedy' else _apricot(s, k, optimizer, seed)
 
 # %% ../../nbs/strategies/50_diverse.ipynb #d76342ac
-def _log(query, x, picks, **more): # x: (m,d) embeddings of the candidates
+def _log(query, near, x, picks, **more): # near: (m,) positions of the candidates in U, x: (m,d) their embeddings
     "Log the number of candidates, and of picks whose embedding an earlier pick has."
-    query.log.append(dict(candidates=len(x), copies=len(picks) - len(np.unique(x[picks] + 0., axis=0)), **more))
+    first = np.unique(x[picks] + 0., axis=0, return_index=True)[1]
+    again = np.delete(near[picks], first)
+    query.log.append(dict(candidates=len(x), copies=len(again), **(dict(copied=query.unlabelled[again].tolist()) if len(again) else {}), **more))
     return picks
 
 # %% ../../nbs/strategies/50_diverse.ipynb #9aa62e35
@@ -117,7 +119,7 @@ def submodular(
     check_options(beta, optimizer=optimizer, similarity=similarity)
     near = shortlist(query, margin_score(query.probs), k, beta)
     x, seed = query.embeds[near], int(query.rng.integers(2**31)) if optimizer == 'stochastic' else 0
-    return query.unlabelled[near[_log(query, x, facility_picks(x, k, optimizer, similarity, seed, query.device))]]
+    return query.unlabelled[near[_log(query, near, x, facility_picks(x, k, optimizer, similarity, seed, query.device))]]
 
 submodular.check = check_options # `build` asks it before anything runs
 
@@ -153,7 +155,7 @@ def _clustered(query, k, beta, picks, weigh): # (k,) ids
     w, more = weigh(near, scores[near])
     x = query.embeds[near]
     rows, replaced = cluster_picks(x, k, w, picks, query.rng, query.device)
-    return query.unlabelled[near[_log(query, x, rows, **more, **({} if picks == 'assign' else dict(replaced=replaced)))]]
+    return query.unlabelled[near[_log(query, near, x, rows, **more, **({} if picks == 'assign' else dict(replaced=replaced)))]]
 
 # %% ../../nbs/strategies/50_diverse.ipynb #62e58b7b
 @strategy('clustered', needs=('probs', 'embeds'), deterministic=False)
@@ -179,6 +181,7 @@ def wclustered(
     "K-means weighted by 1 - margin among the beta*k smallest margins (Zhdanov, 2019, WClustered); equal weights if all are 0."
     check_options(beta, picks=picks, weights=weights)
     def weigh(near, s):
+        s = np.maximum(s, 0) # probabilities may add up to a hair more than 1
         if not s.any(): return None, dict(equal_weights=True)
         return (s if weights == 'margin' else s[np.argsort(near)]), {}
     return _clustered(query, k, beta, picks, weigh)
@@ -207,7 +210,7 @@ def fass(
     near = shortlist(query, entropy_score(query.probs), k, beta)
     x = query.embeds[near]
     picks = facility_picks(x, k, device=query.device) if f == 'facility' else greedy_cover(same_class(x, query.probs[near].argmax(1)), k)
-    return query.unlabelled[near[_log(query, x, picks)]]
+    return query.unlabelled[near[_log(query, near, x, picks)]]
 
 fass.check = check_options
 
@@ -237,6 +240,6 @@ def suggestive_annotation(
     "Greedy cover of the whole pool by k of the beta*k rows on which the members disagree most (Yang et al., 2017)."
     check_options(beta)
     near, x = shortlist(query, disagreement(query.mc), k, beta), query.embeds
-    return query.unlabelled[near[_log(query, x[near], greedy_cover(cosines(x[near], x), k))]]
+    return query.unlabelled[near[_log(query, near, x[near], greedy_cover(cosines(x[near], x), k))]]
 
 suggestive_annotation.check = check_options
