@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from al_repro.core.data import load
+from al_repro.core.pretext import Pretext
 from al_repro.core.query import REGISTRY, Spec, known
 from al_repro.core.train import LATER, Recipe
 from al_repro.experiments.protocols import Protocol, from_json, protocols
@@ -163,7 +164,7 @@ def test_replay_of_another_recipe_or_other_data(records):
 # ---- identity and names
 
 def test_identity_depends_on_every_field():
-    other = dict(name='n', data='mnist', scale='quick', query=6, initial=6, rounds=3, pool=401, size=9)
+    other = dict(name='n', data='mnist', scale='quick', query=6, initial=6, rounds=3, pool=401, size=9, start='own', pretext=Pretext(), validation=7)
     recipe = dict(model='lenet', epochs=7, min_steps=7, steps=7, batch=7, lr=.007, l2=.007, holdout=.3, checkpoint='best-first', checkpoint_after=7, patience=7)
     assert set(other) == {f.name for f in fields(Protocol)} - {'recipe', 'strategies', 'seeds'} and set(recipe) == {f.name for f in fields(Recipe)} - set(LATER) # those in test_estimators.py
     base = replace(SMOKE, recipe=replace(SMOKE.recipe, holdout=.2, checkpoint='best-later'))
