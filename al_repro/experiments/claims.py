@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARGINS', 'MIN_SEEDS', 'OUTCOMES', 'KINDS', 'COLUMNS', 'COMMAND', 'STUDY_COMMAND', 'margin_of', 'judge',
-           'seeds_to_decide', 'holm', 'combine_outcomes', 'in_words', 'Part', 'Claim', 'base_name', 'typable',
-           'verdicts']
+           'seeds_to_decide', 'holm', 'combine_outcomes', 'in_words', 'Part', 'Claim', 'base_name', 'own_label',
+           'typable', 'verdicts']
 
 # %% ../../nbs/experiments/04_claims.ipynb #c69875ed
 import html as _html, math, shlex
@@ -159,6 +159,11 @@ def _own_options(label, labels): # pairs
     "Options of a label without those that all labels of its strategy share."
     options = lambda l: set(Spec.parse(l).options)
     return options(label) - set.intersection(*(options(l) for l in labels if base_name(l) == base_name(label)))
+
+def own_label(label, labels): # text
+    "A label with its own options alone: the bare name where no other label of its strategy differs."
+    own = ', '.join(f'{k}={v}' for k,v in sorted(_own_options(label, labels)))
+    return base_name(label) + (f'({own})' if own else '')
 
 def _labels(name, fresh_labels, all_labels):
     "Full labels that a claim's name stands for: the label itself, any variant of a bare name, or the variant with just these options beside those that all share."

@@ -156,7 +156,7 @@ def dry_run(ps, specs, a, device):
     print(f"{'protocol':26} {'strategy':{width}} {'runs':>5} {'rounds':>7} {'s/round':>8} {'hours':>8} {'MB':>7}")
     for r in rows: print(f"{r['protocol']:26} {r['strategy']:{width}} {r['runs']:5} {r['rounds']:7} {r['seconds_a_round']:8.2f} {r['hours']:8.3f} {r['bytes']/1e6:7.2f}")
     runs, hours, size = (sum(r[k] for r in rows) for k in ('runs', 'hours', 'bytes'))
-    if not all(made(p, load(p.data, a.root, p.size)) for p in ps): print('the pretext task comes on top; it is trained once, when the runs begin')
+    if not all(made(p, load(p.data, a.root, p.size)) for p in ps if p.pretext): print('the pretext task comes on top; it is trained once, when the runs begin')
     print(f'in all: {runs:,} runs, about {hours:.2g} hours, {size/1e6:.3g} MB in {a.out}; a dry run writes nothing')
 
 # %% ../../nbs/experiments/06_cli.ipynb #3485261a

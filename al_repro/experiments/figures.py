@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 import matplotlib as mpl, matplotlib.pyplot as plt
 from ..core import files
-from .claims import _own_options, base_name
+from .claims import base_name, own_label
 
 # %% ../../nbs/experiments/03_figures.ipynb #0ac6b388
 def made_up_runs(
@@ -70,9 +70,8 @@ def plain_labels(
     names, labels = {}, [*labels]
     for l in labels:
         many = sum(base_name(o) == base_name(l) for o in labels) > 1
-        try: own = ', '.join(f'{k}={v}' for k,v in sorted(_own_options(l, labels))) if many else ''
-        except ValueError: many = False # no label of a strategy
-        names[l] = (base_name(l) + (f'({own})' if own else '')) if many else l
+        try: names[l] = own_label(l, labels) if many else l
+        except ValueError: names[l] = l # no label of a strategy
     return names
 
 def as_lines(

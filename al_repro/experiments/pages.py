@@ -9,7 +9,7 @@ __all__ = ['short_names', 'own_records', 'runs_of', 'left', 'text_table', 'count
 # %% ../../nbs/experiments/05b_pages.ipynb #5e34422e
 from pathlib import Path
 import pandas as pd
-from .claims import _own_options
+from .claims import own_label
 from .records import load_records, stale_reason, table
 from .report import Html, html_table
 from .verdicts import overall
@@ -19,12 +19,7 @@ def short_names(
     ps, # `Protocol`s
 ): # dict label -> name
     "The strategies' bare names where a protocol has one variant of them, else their labels without what all variants share."
-    names = {}
-    for p in ps:
-        for s in p.strategies:
-            own = _own_options(str(s), [str(o) for o in p.strategies])
-            names[str(s)] = s.name + (f"({', '.join(f'{k}={v}' for k,v in sorted(own))})" if own else '')
-    return names
+    return {str(s): own_label(str(s), [str(o) for o in p.strategies]) for p in ps for s in p.strategies}
 
 def own_records(
     p, # a `Protocol`

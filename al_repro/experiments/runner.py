@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['Timed', 'train_round', 'play_round', 'common_accuracy', 'round_s', 'class_counts', 'standing', 'open_record',
-           'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'deaf',
-           'check_samples', 'run', 'estimate', 'stand_in', 'pilot_round']
+           'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'check_samples',
+           'run', 'estimate', 'stand_in', 'pilot_round']
 
 # %% ../../nbs/experiments/02_runner.ipynb #63fc3cef
-import contextlib, multiprocessing, os, signal, threading, time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import contextlib, os, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch
@@ -21,6 +19,7 @@ from ..core.outputs import NoDropout, evaluate, forward_pass, outputs
 from ..core.query import Spec, build, select_many
 from ..core.train import fit, keep_memory
 from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
+from .workers import CONTEXT, deaf, processes, start_worker
 from .starts import assets_named, assets_of, first_pools, made, make_query, start_pool, starts_itself, validation_ids
 
 # %% ../../nbs/experiments/02_runner.ipynb #2d0860b5
@@ -185,15 +184,9 @@ def todo(protocols, specs, seeds, out, data, device): # jobs, rounds left
 # %% ../../nbs/experiments/02_runner.ipynb #c3b7fb2a
 _W = {} # state of a worker process
 
-def _end_with_parent():
-    "Wait for the parent process to end, then end this one."
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
 def _init_worker(counter, data_args, device, out, deadline):
-    "Set up a worker: one thread, the data, a deaf ear for Ctrl-C, an eye on the parent."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    "Set up a worker: one thread, the data."
+    start_worker()
     torch.set_num_threads(1); keep_memory()
     _W.update(counter=counter, data=load(*data_args).to(device), out=out, deadline=deadline)
 
@@ -223,20 +216,10 @@ def _run_here(jobs, data, out, deadline, bar):
                 for spec in job.specs: run_group(job.protocol, spec, job.seeds, data, out, shared, tick)
             except Stopped: return
 
-@contextlib.contextmanager
-def deaf():
-    "Processes started inside never hear Ctrl-C, which is for the main process alone."
-    if threading.current_thread() is not threading.main_thread(): yield; return
-    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try: yield
-    finally: signal.signal(signal.SIGINT, old)
-
 def _run_workers(jobs, data_args, device, out, workers, deadline, bar):
     "The jobs spread over processes; the bar follows a shared counter."
-    ctx = multiprocessing.get_context('spawn')
-    counter = ctx.Value('q', 0)
-    pool = ProcessPoolExecutor(workers, ctx, _init_worker, (counter, data_args, device, str(out), deadline))
-    try:
+    counter = CONTEXT.Value('q', 0)
+    with processes(workers, 'finished rounds are recorded', _init_worker, (counter, data_args, device, str(out), deadline)) as pool:
         with deaf(): futures = [pool.submit(_run_job, j) for j in jobs]
         while any(not f.done() for f in futures):
             time.sleep(.3); bar.update(counter.value - bar.n)
@@ -247,11 +230,6 @@ def _run_workers(jobs, data_args, device, out, workers, deadline, bar):
         for f in futures:
             if not f.cancelled() and f.exception(): raise f.exception()
         bar.update(counter.value - bar.n)
-    except BrokenProcessPool: raise RuntimeError("a worker process died (killed, out of memory, or started by a script without `if __name__ == '__main__':`); finished rounds are recorded: run the same command again, with fewer --workers if memory is short") from None
-    except BaseException:
-        for w in list((pool._processes or {}).values()): w.terminate()
-        raise
-    finally: pool.shutdown(wait=True, cancel_futures=True)
 
 # %% ../../nbs/experiments/02_runner.ipynb #ac4f1166
 def _checked(protocols, specs, seeds, workers, deadline): # protocols, specs

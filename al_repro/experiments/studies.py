@@ -7,14 +7,14 @@ __all__ = ['STUDIES', 'STUDY', 'Study', 'find_study', 'settings_of', 'study_iden
            'standing_study', 'measure_seed', 'run_study', 'study_records', 'study_stale', 'study_table', 'study_lines']
 
 # %% ../../nbs/experiments/07_studies.ipynb #41b46ddf
-import functools, json, math, multiprocessing, os, pkgutil, signal, threading, time, warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import functools, json, math, os, pkgutil, time, warnings
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..core.query import nearest
 from ..core.files import digest, set_aside, writable
 from .records import DICT, NONE, NUMBER, TEXT, WHOLE, fits, versions, write_json
+from .workers import deaf, processes, start_worker
 
 # %% ../../nbs/experiments/07_studies.ipynb #19a7864d
 @dataclass(frozen=True)
@@ -124,11 +124,9 @@ def _missing(study, scale, seeds, out, name, fingerprint): # seeds without a fre
 
 # %% ../../nbs/experiments/07_studies.ipynb #a94dedac
 def _init_worker():
-    "Set up a worker: one thread, a deaf ear for Ctrl-C, an eye on the parent."
+    "Set up a worker: one thread."
     from threadpoolctl import threadpool_limits
-    from al_repro.experiments.runner import _end_with_parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    start_worker()
     threadpool_limits(1)
 
 def _measure_until(end, *job): # seeds measured: 1 or 0
@@ -145,16 +143,9 @@ def _measure_all(jobs, end, workers, bar):
 
 def _spread(jobs, end, workers, bar):
     "The jobs over processes; `RuntimeError` if one of these dies."
-    from al_repro.experiments.runner import deaf
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _init_worker)
-    try:
+    with processes(workers, 'finished seeds are kept', _init_worker) as pool:
         with deaf(): futures = [pool.submit(_measure_until, end, *j) for j in jobs]
         for f in as_completed(futures): bar.update(f.result())
-    except BrokenProcessPool: raise RuntimeError("a worker process died (killed, out of memory, or started by a script without `if __name__ == '__main__':`); finished seeds are kept: run the same command again, with fewer --workers if memory is short") from None
-    except BaseException:
-        for w in list((pool._processes or {}).values()): w.terminate()
-        raise
-    finally: pool.shutdown(wait=True, cancel_futures=True)
 
 # %% ../../nbs/experiments/07_studies.ipynb #7bd66da7
 def run_study(
