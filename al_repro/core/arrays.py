@@ -13,7 +13,8 @@ import torch
 # %% ../../nbs/core/04a_arrays.ipynb #d38b61c9
 def check_k(k, n, what):
     "`k` as an int, refused unless 0 <= k <= n"
-    k = operator.index(k)
+    try: k = operator.index(k)
+    except TypeError: raise ValueError(f'k={k!r} is no whole number; ask for 0 <= k <= {n}') from None
     if k < 0: raise ValueError(f'k={k} is negative; ask for 0 <= k <= {n}')
     if k > n: raise ValueError(f'k={k} is more than the n={n} {what}; ask for k <= {n}')
     return k
@@ -36,6 +37,8 @@ def to_points(x, name):
     "`x` as a 2-d tensor that shares its memory"
     if not isinstance(x, torch.Tensor):
         x = np.asarray(x)
+        if x.dtype.kind not in 'biuf': raise ValueError(f'{name} holds {x.dtype}; give an array of real numbers')
+        x = x.astype(np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder('='), copy=False)
         if any(s < 0 for s in x.strides): x = x.copy()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # read-only arrays: selectors never write to x

@@ -26,5 +26,5 @@ def check_number(
 ):
     "`ValueError` for a value that is no finite number of `least` or more."
     for name,v in options.items():
-        number = isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and math.isfinite(v)
+        number = isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and -math.inf < v < math.inf
         if not number or (v <= 0 if least is None else v < least): raise ValueError(f"{name}={v!r}; choose a {'positive number' if least is None else f'number of {least} or more'}{also}")

@@ -17,6 +17,7 @@ class Estimator:
     "A model of another library, in training and after; a subclass fills in `epoch` and `outputs`."
     version, library = 1, 'scikit-learn' # raise it when the same seed would give another model; whose version a record names
     takes = {} # settings of a `Recipe`, beyond the common ones, that it knows -> values, None: any
+    documents = False # whether it takes the sparse rows of `core.text`
     at_once = done = False # whether one epoch is the whole training; whether training has ended by itself
     def __init__(self,
         recipe, # a `Recipe`
@@ -176,7 +177,7 @@ def all_classes(
 # %% ../../nbs/core/03a_estimators.ipynb #a8bbcac4
 class SklearnLogistic(SklearnModel):
     "scikit-learn's LogisticRegression, multinomial; its embedding is the input, or that of the documents."
-    at_once, known = True, ()
+    at_once, known, documents = True, (), True
     def train_on(self, x, y): # the loss, penalty apart
         "All iterations, on all rows; a single class needs none."
         from sklearn.exceptions import ConvergenceWarning

@@ -21,6 +21,7 @@ def _weights(weights, n):
     if (bad := ~((w >= 0) & (w < math.inf))).any():
         raise ValueError(f'weights[{(i := bad.argmax())}] is {w[i]}; give finite weights >= 0')
     if not w.any(): raise ValueError('weights are all 0; give at least one row a positive weight')
+    if not w.sum() < math.inf: raise ValueError('weights add up to more than a float can hold; divide them by the largest')
     return torch.from_numpy(w)
 
 # %% ../../nbs/core/04c_kmeans.ipynb #ef7fcea4
@@ -113,6 +114,7 @@ Clusters = namedtuple('Clusters', 'centers labels inertia') # (k,d) numpy, (n,) 
 def _prepare(x, weights):
     "`x` and weights checked; those of positive weight, moved near the origin, and their shift"
     x = to_points(x, 'x')
+    if 0 in x.shape: raise ValueError(f'x has shape {tuple(x.shape)}; give at least one row and one column')
     w = _weights(weights, len(x))
     check_finite(x, 'x')
     keep = w > 0

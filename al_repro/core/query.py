@@ -279,6 +279,8 @@ def preselect(
 ): # a strategy
     "Let a strategy choose among the beta*k first picks of another (Zhdanov, 2019, section 3)."
     check_number(dict(beta=beta), least=1, also=': the candidates are beta*k')
+    for s in (inner, by):
+        if not callable(s): raise ValueError(f"{s!r} is no strategy; pass a function, as build({str(s)!r}) gives it")
     return among(inner, lambda q, k: by(q, min(int(round(beta*k)), len(q.unlabelled))))
 
 # %% ../../nbs/core/06_query.ipynb #7f6bb5da

@@ -55,6 +55,9 @@ def text_dataset(
 ): # a `TextDataset`
     "TF-IDF of words and pairs, fitted on the training documents; `ValueError` for fewer than two of them."
     if len(train[0]) < 2: raise ValueError(f"train has {len(train[0])} documents; an embedding needs two or more")
+    if not len(test[0]): raise ValueError("test has no documents; give at least one")
+    for part,(_,labels) in dict(train=train, test=test).items():
+        if bad := [l for l in labels if not 0 <= l < len(classes)]: raise ValueError(f"{part} has the label {bad[0]}, and there are {len(classes)} classes; labels run from 0 to {len(classes) - 1}")
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     tfidf = TfidfVectorizer(ngram_range=(1, 2), max_features=terms, dtype=np.float32)

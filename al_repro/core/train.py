@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'LATER', 'OPTIMIZERS', 'TAKES', 'stream_key', 'np_rng', 'torch_rng', 'Recipe', 'check_rules',
-           'check_settings', 'split', 'n_epochs', 'images', 'parameter_groups', 'start', 'run_epoch', 'val_hits',
-           'best_so_far', 'keep', 'set_rate', 'NetTraining', 'Fitted', 'Diverged', 'run_training', 'parts_of', 'fit',
-           'keep_memory']
+           'check_settings', 'split', 'n_epochs', 'images', 'parameter_groups', 'start', 'batches_of', 'run_epoch',
+           'val_hits', 'best_so_far', 'keep', 'set_rate', 'NetTraining', 'Fitted', 'Diverged', 'run_training',
+           'parts_of', 'fit', 'keep_memory']
 
 # %% ../../nbs/core/03_train.ipynb #604a2f46
 import copy, ctypes, math, sys
@@ -15,7 +15,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from .augment import check_augment, view
-from .models import ESTIMATORS, build_model, estimator, init_weights, Linear
+from .models import BatchNorm, ESTIMATORS, Linear, build_model, estimator, init_weights
 
 # %% ../../nbs/core/03_train.ipynb #71642a74
 STREAMS = dict(pool=1, initial=2, weights=3, shuffle=4, dropout=5, holdout=6, mc=7, select=8, validation=10, augment=11) # 9 belongs to pretext tasks
@@ -168,15 +168,26 @@ def start(
     return net, OPTIMIZERS[recipe.optimizer](parameter_groups(net, recipe.l2), recipe.lr, **own)
 
 # %% ../../nbs/core/03_train.ipynb #f06d130a
+def batches_of(
+    net, # a `Net`
+    order, # (m,k) rows, in the order of training
+    batch, # rows of a step
+): # list of (m,b) rows; the last may have fewer
+    "The steps of an epoch. Where a network normalises vectors over the batch, a last row alone joins the step before; `ValueError` if there is none."
+    parts = [*order.split(batch, dim=1)]
+    if parts[-1].shape[1] > 1 or not any(isinstance(l, BatchNorm) for l in net.modules()): return parts
+    if len(parts) == 1: raise ValueError("a step with 1 row cannot train a network that normalises over the batch; train on 2 rows or more, or choose another model")
+    return [*parts[:-2], torch.cat(parts[-2:], 1)]
+
 def run_epoch(
     net, opt, # a `Net` of m members and its optimiser, both changed in place
     x, y, # (n,c,h,w) uint8 images, (n,) classes
     order, # (m,k) rows, in the order of training
-    batch, # rows of a step; the last one may have fewer
+    batch, # rows of a step, as for `batches_of`
     see=images, # (m,b,c,h,w) uint8 to float: the images as they are, or other views of them
 ): # the last step's loss: cross-entropy in nats, mean over rows, summed over members
     "One pass over the rows in the order given."
-    for i in order.split(batch, dim=1):
+    for i in batches_of(net, order, batch):
         loss = F.cross_entropy(net(see(x[i])).flatten(0, 1), y[i].flatten(), reduction='sum')/i.shape[1]
         opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
     return loss
@@ -285,11 +296,12 @@ def run_training(
     return [dict(epoch=c, epochs=epoch, stop=stop if l else 'patience', val_accuracy=a) for c,l,a in zip(chosen.tolist(), live.tolist(), acc)]
 
 # %% ../../nbs/core/03_train.ipynb #414c20da
-def parts_of(ids, recipe, seeds, round, device): # (m,n) training ids, (m,v) validation ids
+def parts_of(ids, n, recipe, seeds, round, device): # (m,n) training ids, (m,v) validation ids
     "The split of each member's labelled ids; `ValueError` for sets that do not fit together."
     if len(ids) != len(seeds): raise ValueError(f"{len(ids)} labelled sets for {len(seeds)} seeds; pass one for each")
     if len({len(i) for i in ids}) > 1: raise ValueError(f"labelled sets of sizes {sorted({len(i) for i in ids})} in one group; group members of one size")
     if not len(ids[0]): raise ValueError("the labelled set is empty; label an initial set first")
+    if outside := [i for l in ids for i in (np.min(l), np.max(l)) if not 0 <= i < n]: raise ValueError(f"the labelled set holds {outside[0]}, and the data set has no id beyond {n - 1}; pass ids from 0 to {n - 1}")
     train, val = zip(*[split(i, recipe, s, round) for i,s in zip(ids, seeds)])
     if not len(train[0]): raise ValueError(f"holdout={recipe.holdout} leaves nothing of {len(ids[0])} labelled ids to train on; lower it")
     return [torch.as_tensor(np.stack(p), device=device) for p in (train, val)]
@@ -306,7 +318,9 @@ def fit(
 ): # a `Fitted`
     "Train one member for each seed on its labelled ids, all together; `ValueError` for sets that do not fit, `Diverged` for NaN."
     seeds = list(seeds)
-    train, val = parts_of(ids, recipe, seeds, round, data.x.device)
+    if hasattr(data.x, 'embeds') and not (recipe.model in ESTIMATORS and estimator(recipe.model).documents):
+        raise ValueError(f"model={recipe.model!r} takes images, and {data.name} has documents; choose sklearn-logistic")
+    train, val = parts_of(ids, len(data.y), recipe, seeds, round, data.x.device)
     if begin is not None: previous = begin
     elif not recipe.warm or not round: previous = None
     elif previous is None or (previous.recipe, previous.seeds, previous.round) != (recipe, seeds, round - 1):

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['LISTS', 'EXAMPLES', 'split_strategies', 'specs_of', 'data_of', 'choose', 'again', 'device_of', 'strategy_lines',
-           'dataset_lines', 'protocol_lines', 'study_list', 'cmd_list', 'plan_lines', 'dry_run', 'cmd_reproduce',
-           'cmd_report', 'cmd_study', 'read_array', 'read_ids', 'cmd_select', 'above_zero', 'parser', 'plain', 'main']
+           'dataset_lines', 'protocol_lines', 'study_list', 'cmd_list', 'plan_lines', 'dry_run', 'why_left',
+           'cmd_reproduce', 'cmd_report', 'cmd_study', 'read_array', 'read_ids', 'cmd_select', 'above_zero', 'parser',
+           'plain', 'main']
 
 # %% ../../nbs/experiments/06_cli.ipynb #569704bf
 import argparse, inspect, os, re, shlex, sys
@@ -160,6 +161,11 @@ def dry_run(ps, specs, a, device):
     print(f'in all: {runs:,} runs, about {hours:.2g} hours, {size/1e6:.3g} MB in {a.out}; a dry run writes nothing')
 
 # %% ../../nbs/experiments/06_cli.ipynb #3485261a
+def why_left(a): # text
+    "Why a command that has ended left something to do."
+    return 'The deadline came first' if a.deadline else f'Another command is at work in {a.out}'
+
+# %% ../../nbs/experiments/06_cli.ipynb #c2743e1d
 def cmd_reproduce(a): # exit code
     "Run what is missing of an experiment, then report: 0 if all runs are complete, 3 if the deadline came first."
     from al_repro.experiments.runner import run
@@ -175,7 +181,7 @@ def cmd_reproduce(a): # exit code
     tail = ''.join(f' --{k} {shlex.quote(v)}' for k,v,d in (('root', a.root, None), ('out', a.out, 'al_repro_runs')) if v != d)
     mine = [p.json() for p in ps]
     if any(out.rglob('*.json')): report_on(out, out, a.root, lambda r: r['protocol'] in mine, tail, {p['data']: a.data for p in mine})
-    if left: print(f'\nThe deadline came first: {left:,} of {rounds:,} rounds are missing. To go on:\n  {again(a)}')
+    if left: print(f'\n{why_left(a)}: {left:,} of {rounds:,} rounds are missing. To go on:\n  {again(a)}')
     else: print(f'to repeat: {again(a)}')
     return 3 if left else 0
 
@@ -193,7 +199,7 @@ def cmd_study(a): # exit code
     left = run_study(study, Path(a.out).expanduser(), a.seeds, a.scale, a.data, a.root, a.workers, a.deadline, not a.quiet)
     t = study_table(Path(a.out).expanduser())
     for (data, scale), rows in t[t.protocol == f'study-{study.name}'].groupby(['data', 'scale']): print(f'{study.name} on {data} at {scale}: {study.about}', *study_lines(rows), sep='\n')
-    print(f'The deadline came first: {left} seeds are missing. To go on:\n  {again(a)}' if left else f'to repeat: {again(a)}')
+    print(f'{why_left(a)}: {left} seeds are missing. To go on:\n  {again(a)}' if left else f'to repeat: {again(a)}')
     return 3 if left else 0
 
 # %% ../../nbs/experiments/06_cli.ipynb #d52e4af6

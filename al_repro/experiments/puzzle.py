@@ -8,8 +8,9 @@ __all__ = ['FACTORS', 'CELLS', 'only_classes', 'two_tasks', 'views', 'under_new_
 
 # %% ../../nbs/experiments/11_puzzle.ipynb #e339e892
 import itertools, math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 import numpy as np, torch
+from ..core.checks import check_whole
 from ..core.data import Dataset
 from ..core.outputs import evaluate
 from ..core.train import Fitted, Recipe, fit, keep_memory, np_rng, start
@@ -98,6 +99,7 @@ class Sizes:
     steps:int = 300 # of each round's training, batches of 32
     source_steps:int = 3000 # of the pretraining, batches of 64
     test:int = 2000 # images to test on
+    def __post_init__(self): check_whole(asdict(self))
 
 def explained(values): # dict cell name -> accuracy; a dict factor -> points, with 'gap'
     "The gap between the first and the last cell in points, and each factor's part of it."
