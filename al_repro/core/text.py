@@ -9,9 +9,8 @@ __all__ = ['Documents', 'TextDataset', 'text_dataset', 'newsgroups']
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 import numpy as np, torch
-from .data import Dataset, data_root
+from .data import Dataset, check_labels, data_root
 
 # %% ../../nbs/core/00a_text.ipynb #5fdc61ce
 class Documents:
@@ -36,6 +35,7 @@ class TextDataset(Dataset):
     def __post_init__(self):
         for x,y,part in ((self.x, self.y, 'x'), (self.x_test, self.y_test, 'x_test')):
             if not isinstance(x, Documents) or len(x) != len(y): raise ValueError(f"{part} is a {type(x).__name__} for {len(y)} labels; give `Documents`, one row for each label")
+            check_labels(y, len(x), len(self.classes), part)
     @cached_property
     def fingerprint(self): # 32 hexadecimal digits
         "What the rows and labels hold."
@@ -56,8 +56,6 @@ def text_dataset(
     "TF-IDF of words and pairs, fitted on the training documents; `ValueError` for fewer than two of them."
     if len(train[0]) < 2: raise ValueError(f"train has {len(train[0])} documents; an embedding needs two or more")
     if not len(test[0]): raise ValueError("test has no documents; give at least one")
-    for part,(_,labels) in dict(train=train, test=test).items():
-        if bad := [l for l in labels if not 0 <= l < len(classes)]: raise ValueError(f"{part} has the label {bad[0]}, and there are {len(classes)} classes; labels run from 0 to {len(classes) - 1}")
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     tfidf = TfidfVectorizer(ngram_range=(1, 2), max_features=terms, dtype=np.float32)
