@@ -248,6 +248,7 @@ def by_score(
     return strategy(name, needs, version, score)(f)
 
 def _like(inner, many, label): # a strategy with the facts of `inner`
+    if not hasattr(inner, 'many'): raise ValueError(f"{inner!r} is no strategy; pass what @strategy or build('random') gives")
     return _finish(many, lambda q, k: many([q], k)[0], f'{label}({inner.name})', inner.needs, inner.version, None, inner.deterministic, inner.line)
 
 def in_steps(
@@ -279,8 +280,7 @@ def preselect(
 ): # a strategy
     "Let a strategy choose among the beta*k first picks of another (Zhdanov, 2019, section 3)."
     check_number(dict(beta=beta), least=1, also=': the candidates are beta*k')
-    for s in (inner, by):
-        if not callable(s): raise ValueError(f"{s!r} is no strategy; pass a function, as build({str(s)!r}) gives it")
+    if not callable(by): raise ValueError(f"by={by!r} is no strategy; pass a function, as build({str(by)!r}) gives it")
     return among(inner, lambda q, k: by(q, min(int(round(beta*k)), len(q.unlabelled))))
 
 # %% ../../nbs/core/06_query.ipynb #7f6bb5da

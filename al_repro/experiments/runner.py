@@ -119,7 +119,9 @@ def run_group(
     first = min(len(r['rounds']) for r in records)
     for r in records: r['rounds'], r['done'] = r['rounds'][:first], r['done'] and first > protocol.rounds
     for i,r in enumerate(records):
-        for ids in rounds_of(r)[1:]: pools[i] = pools[i].add(ids)
+        try:
+            for ids in rounds_of(r)[1:]: pools[i] = pools[i].add(ids)
+        except ValueError as e: raise ValueError(f"{paths[i]}: {e}; delete it, or choose another --out") from None
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     past = dict(fitted=catch_up(protocol, pools, data, seeds) if first <= protocol.rounds else None)
     for round in range(first, protocol.rounds + 1):

@@ -100,7 +100,6 @@ def measure_seed(
     data=None, root=None, # name for `load`, where the data lie
 ): # the record
     "Measure one seed on one thread and write its record, what else stands in its place set aside; `ValueError` for a quantity that is no finite number."
-    import torch
     from al_repro.experiments.runner import one_thread
     d, settings = _data(data, root) if data else None, settings_of(study, scale)
     name, print_ = (d.name, d.fingerprint) if d else (None, None)

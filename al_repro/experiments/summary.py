@@ -130,7 +130,7 @@ def judged(
     "Verdicts, with commands as one would type them and hours from the runs' own seconds."
     from al_repro.experiments.bal_claims import BAL_CLAIMS
     from al_repro.experiments.bal_runs import together
-    from al_repro.experiments.claims import COMMAND, verdicts
+    from al_repro.experiments.claims import COMMAND, typed, verdicts
     from al_repro.experiments.dal_claims import DAL_CLAIMS
     from al_repro.experiments.diverse_claims import DIVERSE_CLAIMS
     key = ['protocol', 'data', 'scale', 'strategy']
@@ -138,7 +138,7 @@ def judged(
     hours = (spent.groupby(key).mean()/3600).to_dict()
     v = verdicts(together(runs, records), [c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS, *BAL_CLAIMS) if studies is not None or not c.study], command=COMMAND + tail, studies=studies, hours=lambda *cell: hours.get(cell, float('nan')))
     for name, data in {r['data']['name']: r['protocol']['data'] for r in records}.items():
-        v['command'] = [c.replace(f'--data {name} ', f'--data {shlex.quote(paths.get(data, data))} ') for c in v.command]
+        v['command'] = [c.replace(f'--data {typed(name)} ', f'--data {shlex.quote(paths.get(data, data))} ') for c in v.command]
     v.loc[v.scale == 'smoke', 'command'] = ''
     return v
 

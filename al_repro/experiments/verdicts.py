@@ -8,7 +8,7 @@ __all__ = ['overall', 'to_type', 'verdict_table', 'forest', 'deciding', 'repeat_
 # %% ../../nbs/experiments/04a_verdicts.ipynb #47c4a82b
 import html as _html, math, shlex
 import pandas as pd
-from .claims import STUDY_COMMAND, _FIRST, base_name, combine_outcomes, typable
+from .claims import _FIRST, base_name, combine_outcomes, study_command, typable, typed
 
 # %% ../../nbs/experiments/04a_verdicts.ipynb #5ce9652d
 def overall(
@@ -111,10 +111,10 @@ def repeat_command(
     "What to type to make, or make again, all that a verdict rests on; as many seeds as there are, or as it would take."
     r = parts.iloc[0]
     n = int(max([5, *parts['n'], *(s for s in parts['seeds'] if s < math.inf)]))
-    if r.protocol.startswith('study-'): return STUDY_COMMAND.format(protocol=r.protocol.removeprefix('study-'), scale=r.scale, seeds=n)
+    if r.protocol.startswith('study-'): return study_command(r.protocol, r.data, r.scale, n)
     names = dict.fromkeys(s for p in parts.itertuples() for s in (p.a, p.b) if s)
     some = f" --strategies {shlex.quote(','.join(names))}" if all(map(typable, names)) else '' # else the protocol's own
-    return f"al_repro reproduce {r.protocol} --data {r.data} --scale {r.scale}{some} --seeds {n}"
+    return f"al_repro reproduce {r.protocol} --data {typed(r.data)} --scale {r.scale}{some} --seeds {n}"
 
 def scorecard(
     df, # what `verdicts` returned

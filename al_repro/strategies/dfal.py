@@ -14,6 +14,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from ..core.checks import check_number, check_whole
+from ..core.outputs import logits_of
 from ..core.query import strategy
 from ..core.select import top_k
 
@@ -124,8 +125,7 @@ def _start(model, rows, n, candidates, clip): # a `Fooled` before the first step
     for i in np.array_split(np.arange(n), max(1, n//1024)):
         x = rows(torch.as_tensor(i))
         if clip is not None and not (x.min() >= clip[0] and x.max() <= clip[1]): raise ValueError(f"x goes from {x.min():.4g} to {x.max():.4g}, outside clip={clip}; choose clip=None or a range that holds every input")
-        with torch.no_grad(): z = model(x)
-        if z.dim() != 2 or len(z) != len(x) or z.shape[1] < 2: raise ValueError(f"the model gives {tuple(z.shape)} for {len(x)} inputs; pass one that gives logits (inputs, classes), two classes or more")
+        with torch.no_grad(): z = logits_of(model, x)
         if not z.isfinite().all(): raise ValueError(f"the model's logits of row {i[(~z.isfinite().all(1)).nonzero()[0,0].item()]} are NaN or infinite; repair the model or the row")
         top, order = z.sort(dim=1, descending=True, stable=True)
         classes.append(order[:,:candidates]); margin.append((top[:,0] - top[:,1]).cpu().numpy()); total.append(torch.zeros_like(x))

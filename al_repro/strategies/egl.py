@@ -13,6 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from ..core.checks import check_whole
 from ..core.models import Linear
+from ..core.outputs import logits_of
 from ..core.query import check_finite, guard, strategy
 from ..core.select import top_k
 from ..core.train import images
@@ -126,10 +127,8 @@ class _Watch:
 
 # %% ../../nbs/strategies/16_egl.ipynb #cd9b0063
 def _forward(model, x, modules): # logits (b,c) and their graph; what was noted
-    "A forward pass under watch; `ValueError` unless the model gives logits."
-    with torch.enable_grad(), _Watch(modules) as w: z = model(x)
-    if z.ndim != 2 or len(z) != len(x) or z.shape[1] < 2: raise ValueError(f"model gives shape {tuple(z.shape)} for {len(x)} rows; pass a module that maps (b,...) to (b,classes) logits")
-    return z, w.seen
+    "A forward pass under watch; `ValueError` as `logits_of` does."
+    with torch.enable_grad(), _Watch(modules) as w: return logits_of(model, x), w.seen
 
 # %% ../../nbs/strategies/16_egl.ipynb #6ae18370
 def _grams(seen, b, c): # for each layer a `_Gram`
