@@ -4,14 +4,19 @@
 
 # %% auto #0
 __all__ = ['short_names', 'own_records', 'runs_of', 'left', 'text_table', 'counts_table', 'verdict_lines', 'hours_of',
-           'todo_lines']
+           'todo_lines', 'steps_of', 'step_seconds', 'cost_table']
 
 # %% ../../nbs/experiments/05b_pages.ipynb #5e34422e
+import time
+from dataclasses import replace
 from pathlib import Path
-import pandas as pd
+import numpy as np, pandas as pd, torch
+from ..core.data import Dataset
+from ..core.train import fit, n_epochs
 from .claims import own_label
 from .records import load_records, stale_reason, table
 from .report import Html, html_table
+from .runner import one_thread
 from .verdicts import overall
 
 # %% ../../nbs/experiments/05b_pages.ipynb #55339ac8
@@ -90,3 +95,35 @@ def todo_lines(
     todo = df[df.part.isin(['all', 'any']) & (df.command != '')].drop_duplicates('command')
     known = lambda h: f'about {h:.1f} core hours' if h == h else 'hours unknown until every strategy has finished a run'
     return '\n'.join(['What would settle the rest:\n', *(f'- `{o.command}`: {known(o.hours)}' for o in todo.itertuples())]) if len(todo) else 'Nothing is left open.'
+
+# %% ../../nbs/experiments/05b_pages.ipynb #6708f711
+def steps_of(p): # of a `Protocol`
+    "Optimiser steps over all rounds of one run."
+    sizes = [p.initial + r*p.query for r in range(p.rounds + 1)]
+    return sum(n_epochs(p.recipe, n - int(p.recipe.holdout*n))[2] for n in sizes)
+
+def step_seconds(
+    recipe, # a `Recipe` for a torch network
+    shape, classes, # (c,h,w) of an image; how many classes
+): # float
+    "Seconds of an optimiser step on one core of this machine, timed on at most 8 random images and scaled to the batch."
+    gen, n = torch.Generator().manual_seed(0), min(8, recipe.batch)
+    x, y = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=gen), torch.arange(n) % classes
+    data = Dataset('noise', x, y, x[:1], y[:1], tuple(map(str, range(classes))))
+    def spent(steps): # seconds
+        t = time.process_time() # not slowed by what else the machine does
+        with one_thread(): fit(replace(recipe, steps=steps, batch=n, warm=False, milestones=(), patience=None, holdout=0., checkpoint='last'), data, [np.arange(n)], [0])
+        return time.process_time() - t
+    spent(1) # warm up
+    return (spent(3) - spent(1))/2*recipe.batch/n
+
+def cost_table(
+    ps, # `Protocol`s of one network, not yet run
+    shapes, # name of a data set -> (c,h,w), classes
+): # DataFrame, to show with `text_table`
+    "What protocols would cost in core hours of training, from steps counted and a step timed here."
+    took = {d: step_seconds(next(p.recipe for p in ps if p.data == d), *shapes[d]) for d in dict.fromkeys(p.data for p in ps)}
+    rows = [dict(runs=len(p.strategies)*p.seeds, steps=steps_of(p), hours=steps_of(p)*took[p.data]/3600) for p in ps]
+    two = lambda v: f'{v:.2g}' if v < 10 else f'{float(format(v, ".2g")):,.0f}' # two digits that count
+    cells = [{'runs': f"{r['runs']}", 'steps a run': f"{r['steps']:,}", 'core hours a run': two(r['hours']), 'core hours in all': two(r['hours']*r['runs'])} for r in rows]
+    return pd.DataFrame(cells, index=[f'{p.name}, {p.data}' for p in ps])
