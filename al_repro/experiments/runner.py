@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Timed', 'train_round', 'play_round', 'common_accuracy', 'round_s', 'class_counts', 'standing', 'open_record',
-           'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'check_samples',
-           'run', 'estimate', 'stand_in', 'pilot_round']
+           'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'in_parts',
+           'check_samples', 'run', 'estimate', 'stand_in', 'pilot_round']
 
 # %% ../../nbs/experiments/02_runner.ipynb #63fc3cef
 import contextlib, os, time
@@ -183,6 +183,14 @@ def todo(protocols, specs, seeds, out, data, device): # jobs, rounds left
             if need: jobs.append(Job(p, need, group))
     return jobs, left
 
+# %% ../../nbs/experiments/02_runner.ipynb #98cb5a6b
+def in_parts(jobs, workers): # jobs
+    "The last jobs cut in two, or in more where there are fewer jobs than workers, so that they end together."
+    if workers == 1: return jobs
+    last = jobs[-workers:]
+    n = max(2, -(-workers//max(1, len(last))))
+    return jobs[:-workers] + [Job(j.protocol, j.specs[i::n], j.seeds) for j in last for i in range(min(n, len(j.specs)))]
+
 # %% ../../nbs/experiments/02_runner.ipynb #c3b7fb2a
 _W = {} # state of a worker process
 
@@ -277,8 +285,10 @@ def run(
         jobs, n = todo(ps, specs, seeds, out, data, device)
         if jobs: writable(out, 'make room or choose another --out')
         for j in jobs: assets_of(j.protocol, data) # trained here, once, if they are not there
-        workers_ = min(workers or len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else workers or os.cpu_count(), max(len(jobs), 1)) if device == 'cpu' else 1
         if not jobs: continue
+        cores = 1 if device != 'cpu' else workers or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
+        jobs = in_parts(jobs, cores)
+        workers_ = min(cores, len(jobs))
         with tqdm(total=n, unit='round', desc=ps[0].data, disable=not progress, smoothing=.05) as bar:
             if workers_ == 1: _run_here(jobs, data, out, deadline, bar)
             else: _run_workers(jobs, args, device, out, workers_, deadline, bar)
