@@ -130,6 +130,7 @@ def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, r
     from al_repro.core.data import load
     from al_repro.experiments.protocols import training_of
     from al_repro.experiments.runner import todo
+    from al_repro.experiments.workers import usable_cores
     lines, total = [], 0
     for p in ps:
         data, chosen, n = load(p.data, root, p.size), specs or p.strategies, seeds or p.seeds
@@ -138,7 +139,7 @@ def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, r
         total += left
         lines.append(f"  {p.folder}: {p.initial} to {p.labels} labels in {p.rounds} queries of {p.query}, {min(p.pool or data.n, data.n):,} rows, {p.recipe.model}, {training_of(p.recipe)};"
                      f" {len(chosen)} strategies x {n} seeds = {runs} runs, {runs - missing} finished")
-    cores = workers or len(os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(os.cpu_count()))
+    cores = workers or usable_cores()
     where = device + (f' with {cores} worker{"s"*(cores > 1)}' if device == 'cpu' else '')
     lines += [f'strategies: {", ".join(map(str, s))}' for s in dict.fromkeys(tuple(specs or p.strategies) for p in ps)]
     return lines + [f'{total:,} rounds to do on {where}; records go to {out}'], total

@@ -99,8 +99,7 @@ def todo_lines(
 # %% ../../nbs/experiments/05b_pages.ipynb #6708f711
 def steps_of(p): # of a `Protocol`
     "Optimiser steps over all rounds of one run."
-    sizes = [p.initial + r*p.query for r in range(p.rounds + 1)]
-    return sum(n_epochs(p.recipe, n - int(p.recipe.holdout*n))[2] for n in sizes)
+    return sum(n_epochs(p.recipe, n - int(p.recipe.holdout*n))[2] for n in range(p.initial, p.labels + 1, p.query))
 
 def step_seconds(
     recipe, # a `Recipe` for a torch network
@@ -123,7 +122,9 @@ def cost_table(
 ): # DataFrame, to show with `text_table`
     "What protocols would cost in core hours of training, from steps counted and a step timed here."
     took = {d: step_seconds(next(p.recipe for p in ps if p.data == d), *shapes[d]) for d in dict.fromkeys(p.data for p in ps)}
-    rows = [dict(runs=len(p.strategies)*p.seeds, steps=steps_of(p), hours=steps_of(p)*took[p.data]/3600) for p in ps]
     two = lambda v: f'{v:.2g}' if v < 10 else f'{float(format(v, ".2g")):,.0f}' # two digits that count
-    cells = [{'runs': f"{r['runs']}", 'steps a run': f"{r['steps']:,}", 'core hours a run': two(r['hours']), 'core hours in all': two(r['hours']*r['runs'])} for r in rows]
-    return pd.DataFrame(cells, index=[f'{p.name}, {p.data}' for p in ps])
+    def row(p):
+        runs, steps = len(p.strategies)*p.seeds, steps_of(p)
+        hours = steps*took[p.data]/3600
+        return {'runs': f'{runs}', 'steps a run': f'{steps:,}', 'core hours a run': two(hours), 'core hours in all': two(hours*runs)}
+    return pd.DataFrame([row(p) for p in ps], index=[f'{p.name}, {p.data}' for p in ps])

@@ -8,7 +8,7 @@ __all__ = ['Timed', 'train_round', 'play_round', 'common_accuracy', 'round_s', '
            'check_samples', 'run', 'estimate', 'stand_in', 'pilot_round']
 
 # %% ../../nbs/experiments/02_runner.ipynb #63fc3cef
-import contextlib, os, time
+import contextlib, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch
@@ -19,7 +19,7 @@ from ..core.outputs import NoDropout, evaluate, forward_pass, outputs
 from ..core.query import Spec, build, select_many
 from ..core.train import fit, keep_memory
 from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
-from .workers import CONTEXT, deaf, processes, start_worker
+from .workers import CONTEXT, deaf, processes, start_worker, usable_cores
 from .starts import assets_named, assets_of, first_pools, made, make_query, start_pool, starts_itself, validation_ids
 
 # %% ../../nbs/experiments/02_runner.ipynb #2d0860b5
@@ -286,7 +286,7 @@ def run(
         if jobs: writable(out, 'make room or choose another --out')
         for j in jobs: assets_of(j.protocol, data) # trained here, once, if they are not there
         if not jobs: continue
-        cores = 1 if device != 'cpu' else workers or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
+        cores = 1 if device != 'cpu' else workers or usable_cores()
         jobs = in_parts(jobs, cores)
         workers_ = min(cores, len(jobs))
         with tqdm(total=n, unit='round', desc=ps[0].data, disable=not progress, smoothing=.05) as bar:
@@ -307,7 +307,7 @@ def estimate(protocols, specs=None, seeds=None, root=None, device='cpu', workers
             group = [0] if device == 'cpu' else list(range(n))
             with one_thread(): ends = [0., 0.] if not left else [pilot_round(p, spec, data, group, r) for r in (0, max(p.rounds - 1, 0))]
             per_round = sum(ends)/2/len(group)
-            cores = min(workers or os.cpu_count(), n) if device == 'cpu' else 1
+            cores = min(workers or usable_cores(), n*len(chosen)) if device == 'cpu' else 1
             rows.append(dict(protocol=p.folder, strategy=str(spec), runs=sum(len(j.seeds) for j in jobs), rounds=left, seconds_a_round=round(per_round, 2), hours=round(left*per_round/cores/3600, 3),
                              bytes=int(left*(p.query*7 + 60*data.n_classes + 400))))
     return rows

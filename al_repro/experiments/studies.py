@@ -7,14 +7,14 @@ __all__ = ['STUDIES', 'STUDY', 'Study', 'find_study', 'settings_of', 'study_iden
            'standing_study', 'measure_seed', 'run_study', 'study_records', 'study_stale', 'study_table', 'study_lines']
 
 # %% ../../nbs/experiments/07_studies.ipynb #41b46ddf
-import functools, json, math, os, pkgutil, time, warnings
+import functools, json, math, pkgutil, time, warnings
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..core.query import nearest
 from ..core.files import digest, set_aside, writable
 from .records import DICT, NONE, NUMBER, TEXT, WHOLE, fits, versions, write_json
-from .workers import deaf, processes, start_worker
+from .workers import deaf, processes, start_worker, usable_cores
 
 # %% ../../nbs/experiments/07_studies.ipynb #19a7864d
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def run_study(
     if not todo: return 0
     writable(out, 'make room or choose another --out')
     jobs = [(study, scale, s, str(out), data, root) for s in todo]
-    with tqdm(total=len(todo), unit='seed', desc=study.name, disable=not progress) as bar: _measure_all(jobs, end, min(workers or os.cpu_count(), len(todo)), bar)
+    with tqdm(total=len(todo), unit='seed', desc=study.name, disable=not progress) as bar: _measure_all(jobs, end, min(workers or usable_cores(), len(todo)), bar)
     return len(_missing(study, scale, seeds, out, *at))
 
 # %% ../../nbs/experiments/07_studies.ipynb #4e1af91a
