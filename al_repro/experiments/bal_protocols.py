@@ -57,8 +57,8 @@ def paper(budget, data, n): # a Protocol
 QUICK = { # family -> recipe, pretext, rows in play, side
     'digits': (Recipe('mlp', steps=200, **LAST), Pretext(model='mlp', epochs=30), None, None),
     'folder': (Recipe('lenet', steps=200, **LAST), Pretext(epochs=10), None, 28),
-    'mnist': (Recipe('lenet', epochs=10, min_steps=300, **LAST), Pretext(epochs=4), 5000, None),
-    'cifar10': (Recipe('resnet8', epochs=20, min_steps=300, **LAST), Pretext(model='resnet8', epochs=4), 5000, None)}
+    'mnist': (Recipe('lenet', epochs=5, min_steps=300, **LAST), Pretext(epochs=4), 5000, None),
+    'cifar10': (Recipe('lenet', epochs=10, min_steps=300, **LAST), Pretext(model='resnet8', epochs=4), 5000, None)}
 FAST = dict(vaal=dict(epochs=20, width=128), pal=dict(model='mlp', lr=.05, epochs=20))
 SMOKE = dict(vaal=dict(epochs=2, width=32), pal=dict(model='mlp', epochs=1, min_steps=5))
 
@@ -67,7 +67,7 @@ def quick(budget, data, n): # a Protocol
     kind = 'digits' if data == 'digits' else family(data) if family(data) != 'digits' else 'folder'
     recipe, pretext, pool, size = QUICK[kind]
     rows = min(pool or n, n)
-    p = Protocol(f'bal-{budget}', data, 'quick', **bought(budget, rows), recipe=replace(recipe, warm=budget == 'base'), pool=pool, size=size, start='own', pretext=pretext, seeds=5 if budget == 'large' and kind != 'digits' else 10)
+    p = Protocol(f'bal-{budget}', data, 'quick', **bought(budget, rows), recipe=replace(recipe, warm=budget == 'base'), pool=pool, size=size, start='own', pretext=pretext, seeds=10)
     return replace(p, strategies=compared(p, budget, **FAST))
 
 def smoke(p): # a Protocol
@@ -82,11 +82,12 @@ def scaled(budget, data, scale, n): # a Protocol
     return smoke(quick(budget, data, rows)) if scale == 'smoke' else (paper if scale == 'paper' else quick)(budget, data, rows)
 
 def make(data='digits', scale='quick', n=None): # a list of Protocols
-    "The three budgets, and the base one again with one first batch for all."
+    "The three budgets, and the base one twice more: with one first batch for all, and trained afresh in every round."
     ps = [scaled(b, data, scale, n) for b in BUDGETS]
     if scale == 'smoke': return ps[:1]
-    shared = replace(ps[0], name='bal-base-shared', start='shared', strategies=tuple(s for s in ps[0].strategies if s.name in ('random', 'pt4al', 'activeft', 'bal')))
-    return [*ps, shared]
+    again = lambda name, *these, **how: replace(ps[0], name=f'bal-base-{name}', strategies=tuple(s for s in ps[0].strategies if s.name in these), **how)
+    return [*ps, again('shared', 'random', 'pt4al', 'activeft', 'bal', start='shared'),
+            again('cold', 'random', 'least_confidence', 'pt4al', 'bal', recipe=replace(ps[0].recipe, warm=False))]
 
 # %% ../../nbs/experiments/00b_bal_protocols.ipynb #79ffb45c
 GRID = (.5, 1., 1.2, 1.5, 2.) # candidates for the factor; the paper's grid is not given

@@ -84,7 +84,7 @@ def dal_cifar10(query): # a Protocol at paper scale
 # %% ../../nbs/experiments/00_protocols.ipynb #4272f7db
 LAST = dict(holdout=0., checkpoint='last', checkpoint_after=0)
 FAST_DAL = dict(mini_queries=3, lr=1e-3, batch=256)
-FAST_DFAL = dict(among=2000)
+FAST_DFAL = {10: dict(among=2000), 100: dict(among=2000), 1000: dict(among=20_000)} # 20 rows for each that is picked, or more
 SMALL_DAL, SMALL_DFAL = dict(mini_queries=2, lr=5e-3, batch=512, width=64), dict(among=200)
 
 def quick_mnist(query):
@@ -93,7 +93,7 @@ def quick_mnist(query):
                                    100: (9, dict(epochs=30, min_steps=300, checkpoint_after=0), 10_000, 20),
                                    1000: (3, dict(epochs=10, min_steps=600, checkpoint_after=0), None, 10)}[query]
     p = dal_mnist(query)
-    return replace(p, scale='quick', rounds=rounds, recipe=replace(p.recipe, **recipe), pool=pool, seeds=seeds, strategies=with_dal(dal_spec(**FAST_DAL), dfal=FAST_DFAL))
+    return replace(p, scale='quick', rounds=rounds, recipe=replace(p.recipe, **recipe), pool=pool, seeds=seeds, strategies=with_dal(dal_spec(**FAST_DAL), dfal=FAST_DFAL[query]))
 
 def quick_small(query, data, model='mlp', size=None, rounds=8, seeds=10):
     "A few hundred images and a small network: seconds a run."
@@ -103,7 +103,7 @@ def quick_small(query, data, model='mlp', size=None, rounds=8, seeds=10):
 def quick_cifar10(query):
     "CIFAR-10 in a small form for a CPU: LeNet on 10,000 images in play."
     p = quick_mnist(100)
-    return replace(p, name=f'dal-q{query}', data='cifar10', query=query, initial=query, rounds=3, seeds=5)
+    return replace(p, name=f'dal-q{query}', data='cifar10', query=query, initial=query, rounds=3, seeds=5, strategies=quick_mnist(1000).strategies)
 
 def smoke(p): # a Protocol
     "The same experiment in seconds: two rounds, two seeds, twenty steps; no evidence for anything."

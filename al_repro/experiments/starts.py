@@ -26,8 +26,10 @@ def rows_in_play(protocol, n, seed): # a Pool with nothing labelled
     return pool
 
 def validation_ids(protocol, n, seed): # ids, sorted
-    "The rows of a seed that are kept out of play to compare candidates on."
-    return np.sort(np_rng(seed, 'validation').permutation(n)[:protocol.validation])
+    "The rows of a seed that are kept out of play to compare candidates on: rows beside the pool, where there are enough."
+    beside = protocol.pool is not None and protocol.pool + protocol.validation <= n # then what is in play does not hang on them
+    order = np_rng(seed, 'pool' if beside else 'validation').permutation(n)[protocol.pool if beside else 0:]
+    return np.sort(order[:protocol.validation])
 
 def start_pool(protocol, n, seed): # a Pool with round 0 labelled
     "The rows in play and the initial set of a seed, the same for every strategy (shared start)."
