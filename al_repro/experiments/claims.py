@@ -210,6 +210,7 @@ class _Plan:
     command:str = COMMAND
     seeds:object = 20 # or dict: protocol -> seeds
     hours:object = None
+    labels:dict = field(default_factory=dict) # short name -> full label
 
     def wanted(self, protocol): return self.seeds.get(protocol, 20) if isinstance(self.seeds, dict) else self.seeds
 
@@ -220,9 +221,10 @@ class _Plan:
         if not short or seeds == math.inf: return {}
         if protocol.startswith('study-'): return dict(hours=math.nan, command=study_command(protocol, data, scale, seeds))
         hours = sum(n * self.hours(protocol, data, scale, s) for s, n in short.items()) if self.hours else math.nan
-        command = self.command if all(('(' not in s or s in have) and typable(s) for s in short) else self.command.replace(' --strategies {strategies}', '') # variants that nobody ran: the protocol knows them in full
+        names = [self.labels.get(s, s) if '(' in s else s for s in short] # a bare name has the protocol's options
+        command = self.command if all(('(' not in s or s in have) and typable(n) for s,n in zip(short, names)) else self.command.replace(' --strategies {strategies}', '') # variants that nobody ran: the protocol knows them in full
         return dict(hours=hours, command=command.format(protocol=protocol, data=typed(data), scale=scale, seeds=int(seeds),
-                                                             strategies=shlex.quote(','.join(short))))
+                                                             strategies=shlex.quote(','.join(names))))
 
 # %% ../../nbs/experiments/04_claims.ipynb #316ea47b
 def _row(claim, cell, outcome, **kw):
@@ -275,6 +277,7 @@ def _whole(claim, cell, parts, have, plan):
 
 def _judge_cell(claim, cell, rows, plan):
     "Rows of one claim in one cell: its parts, then the whole."
+    if 'label' in rows: plan = replace(plan, labels=dict(zip(rows['strategy'], rows['label'])))
     stats = {s: STATISTICS[s](rows) for s in dict.fromkeys(p.statistic for p in claim.parts)}
     have = next(iter(stats.values())).groupby('strategy')['seed'].nunique().to_dict()
     pairs = [*_pairs(claim, cell[3], [*have], [*rows['strategy'].unique()])]

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from . import figures
 from .effects import aulc, effect
-from .verdicts import forest, to_type
+from .verdicts import forest, judged_on, to_type
 from .figures import as_lines
 
 # %% ../../nbs/experiments/05_report.ipynb #5f345735
@@ -100,7 +100,7 @@ def badge(
 _GROUP, _WHOLE = ['protocol', 'data', 'scale'], ('all', 'any', '')  # `part` of the row that sums up a claim
 
 def verdict_table(
-    verdicts, # frame with claim, statement, source, protocol, data, scale, part, effect, low, high, n, p_sign_flip, margin, verdict, command, note
+    verdicts, # frame with claim, statement, source, kind, protocol, data, scale, part, effect, low, high, low90, high90, n, p_sign_flip, margin, outcome, verdict, command, note
 ): # Html
     "Per claim and protocol its overall verdict, then its parts; what was not run shows the command that would."
     rows, keys = [], [c for c in ('claim', *_GROUP) if c in verdicts]
@@ -113,7 +113,8 @@ def verdict_table(
         rows.append([[badge(v) for v in whole.verdict], tag('td', said, colspan=5)])
         for _, v in parts.iterrows():
             unit = f' {v.unit}' if v.get('unit', 'points') != 'points' else ''
-            band = f'{num(v.effect, 2, True)} [{num(v.low, 2)}, {num(v.high, 2)}]{unit}' if np.isfinite(v.effect) else '–'
+            low, high, level = judged_on(v)
+            band = f'{num(v.effect, 2, True)} [{num(low, 2)}, {num(high, 2)}]' + ' (90 %)'*(level == 90) + unit if np.isfinite(v.effect) else '–'
             note = tag('div', v['note'], class_='part') if has(v, 'note') else ''
             p = '' if not np.isfinite(v.effect) or not np.isfinite(v.p_sign_flip) else '< 0.001' if v.p_sign_flip < .001 else num(v.p_sign_flip, 3)
             rows.append([badge(v.verdict), tag('div', v.part, note), band, num(v.margin, 2), num(v.n, 0), p])

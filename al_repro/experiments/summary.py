@@ -158,13 +158,13 @@ def print_tables(
     verdicts, # of `judged`, on these and perhaps others
 ):
     "AULC of each protocol, then the verdicts on them."
-    from al_repro.experiments.verdicts import verdict_table
+    from al_repro.experiments.verdicts import verdict_text
     complete = runs[runs.done.astype(bool) & ~runs.stale.astype(bool)]
     print('AULC: mean test accuracy in points over the rounds after the first' if len(complete) else 'no run is complete yet')
     for key, g in sorted(complete.groupby(['protocol', 'data', 'scale']), key=lambda kg: (kg[1]['query'].min(), kg[0])): print(*aulc_lines('-'.join(key), g), sep='\n')
     cells = {(d, s, x) for d,s,p in zip(runs.data, runs.scale, runs.protocol) for x in (p, '')}
     v = verdicts[[c in cells for c in zip(verdicts.data, verdicts.scale, verdicts.protocol)]]
-    if len(v): print('', 'verdicts', verdict_table(v), '', sep='\n')
+    if len(v): print('', 'verdicts', verdict_text(v), '', sep='\n')
 
 # %% ../../nbs/experiments/05a_summary.ipynb #04334ae9
 def report_on(

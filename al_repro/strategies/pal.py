@@ -63,6 +63,7 @@ class Pal:
     sub_queries:int = 5 # parts of a query
     tune:int = 5 # passes over the picks so far, between sub-queries
 
+# %% ../../nbs/strategies/68_pal.ipynb #353ab0e3
 def scoring_net(
     shape, # (c,h,w) of an image
     n_classes, # 0: rotations only
@@ -100,6 +101,7 @@ def run_sgd(
         opt.zero_grad(); loss.backward(); opt.step()
     return net.eval()
 
+# %% ../../nbs/strategies/68_pal.ipynb #66f7eefd
 def n_steps(n, epochs, how): # images, passes, a `Pal`; steps in all
     "The length of a training: the passes, or the share of `min_steps` that belongs to them."
     return math.ceil(max(epochs*n/min(how.batch, n), how.min_steps*epochs/how.epochs))

@@ -71,6 +71,7 @@ def perceptron(
     body = [l for a in [d] + [width]*(hidden - 1) for l in (Linear(m, a, width), nn.ReLU())]
     return init_weights(Net(body, width, out, m), generators)
 
+# %% ../../nbs/strategies/66_vaal.ipynb #2b0d04a4
 class VaalNets(nn.Module):
     "Encoder, decoder and discriminator of m members."
     def __init__(self, d, how, generators): # `d` numbers an image
@@ -94,6 +95,7 @@ def batches(
         yield left[:,:size]
         left = left[:,size:]
 
+# %% ../../nbs/strategies/66_vaal.ipynb #8d3bfa0b
 def vae_step(
     nets, opt, # `VaalNets`, and the optimiser of encoder and decoder
     pair, # (m,b,p) labelled and (m,b',p) unlabelled images
