@@ -20,7 +20,7 @@ from ..core.query import Spec, build, select_many
 from ..core.train import fit, keep_memory
 from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
 from .workers import CONTEXT, deaf, processes, start_worker, usable_cores
-from .starts import assets_named, assets_of, first_pools, made, make_query, start_pool, starts_itself, validation_ids
+from .starts import assets_named, assets_of, first_pools, made, make_query, start_pool, validation_ids
 
 # %% ../../nbs/experiments/02_runner.ipynb #2d0860b5
 class Timed:
@@ -48,7 +48,8 @@ def train_round(protocol, pools, data, seeds, round, previous=None): # fitted gr
 # %% ../../nbs/experiments/02_runner.ipynb #ffb7cf0c
 def play_round(protocol, strategy, pools, data, seeds, round, shared=None, past=None, assets=None): # entries, new pools
     "One round of a group: train (or take it from `shared`), test, and pick unless it is the last; a warm recipe goes on from `past`."
-    key, past = tuple(seeds), {} if past is None else past # past: dict whose `fitted` is the round before, and this one afterwards
+    past = {} if past is None else past # dict whose `fitted` is the round before, and this one afterwards
+    key = (*seeds, *(p.labelled.tobytes() for p in pools))
     if shared is not None and round == 0 and key in shared: trained = shared[key]
     else: trained = train_round(protocol, pools, data, seeds, round, past.get('fitted'))
     if shared is not None and round == 0: shared.clear(); shared[key] = trained
@@ -112,7 +113,6 @@ def run_group(
     "Run the seeds of one strategy as one group from wherever their records stand, writing them after every round."
     device, strategy, assets = str(data.x.device.type), build(spec), assets_of(protocol, data)
     pools = first_pools(protocol, strategy, data, seeds, assets)
-    if starts_itself(protocol, strategy): shared = None
     records, paths = zip(*[open_record(out, protocol, spec, s, data, p, device, seeds) for s,p in zip(seeds, pools)])
     for r,f in zip(records, paths):
         if r['device'] != device or r['members'] != list(seeds): raise ValueError(f"{f.name} was begun on {r['device']} with members {r['members']}; a run never changes device or group: finish it there, or choose another --out")
