@@ -277,7 +277,7 @@ def _whole(claim, cell, parts, have, plan):
 
 def _judge_cell(claim, cell, rows, plan):
     "Rows of one claim in one cell: its parts, then the whole."
-    if 'label' in rows: plan = replace(plan, labels=dict(zip(rows['strategy'], rows['label'])))
+    if 'label' in rows: plan = replace(plan, labels=dict(rows[['strategy', 'label']].dropna().itertuples(index=False)))
     stats = {s: STATISTICS[s](rows) for s in dict.fromkeys(p.statistic for p in claim.parts)}
     have = next(iter(stats.values())).groupby('strategy')['seed'].nunique().to_dict()
     pairs = [*_pairs(claim, cell[3], [*have], [*rows['strategy'].unique()])]

@@ -46,7 +46,7 @@ OPTION_CLAIMS = (
               *(Part(f'dal(mini_queries=10, stop={s})', 'dal(mini_queries=10)', kind='equivalence') for s in (.95, .995)), Part('dal(mini_queries=10)', 'dal(mini_queries=10, on=pixels)')), protocol='options*', data=('mnist', 'cifar10'), needs='options-q100'))
 
 # %% ../../nbs/experiments/04b_dal_claims.ipynb #cc3a143b
-_COARSE = (('dal coarse', 'its discriminator sees features too smooth to tell the labelled points apart'), ('dal plane', 'its discriminator never reaches the stop'))
+_COARSE = (('dal coarse', 'its features are as long as the distance between labelled points'), ('dal plane', 'its discriminator never reaches the stop'))
 DENSITY_CLAIMS = (
     Claim('dal-8', _DAL.format('3.3'), 'DAL labels in proportion to density, Core-Set over-represents sparse regions', (
               Part('dal slope', 0., kind='equivalence'), Part('dal slope', 'coreset slope'), *(Part(f'{a} slope', 0., kind='equivalence', aside=why) for a,why in _COARSE)),

@@ -117,7 +117,7 @@ def verdict_table(
             band = f'{num(v.effect, 2, True)} [{num(low, 2)}, {num(high, 2)}]' + ' (90 %)'*(level == 90) + unit if np.isfinite(v.effect) else '–'
             note = tag('div', v['note'], class_='part') if has(v, 'note') else ''
             p = '' if not np.isfinite(v.effect) or not np.isfinite(v.p_sign_flip) else '< 0.001' if v.p_sign_flip < .001 else num(v.p_sign_flip, 3)
-            rows.append([badge(v.verdict), tag('div', v.part, note), band, num(v.margin, 2), num(v.n, 0), p])
+            rows.append([badge(v.verdict), tag('div', v.part if v.get('counts', True) else f'({v.part})', note), band, num(v.margin, 2), num(v.n, 0), p])
     return html_table(['verdict', 'claim', 'effect, points unless said [95 %]', 'margin', 'n', 'p, sign flip'], rows, numeric=(2, 3, 4, 5))
 
 # %% ../../nbs/experiments/05_report.ipynb #c8ff42f7
