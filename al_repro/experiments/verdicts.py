@@ -52,7 +52,7 @@ def _blocks(df):
 # %% ../../nbs/experiments/04a_verdicts.ipynb #22b33f05
 def to_type(command, hours): # str
     "A command, with a shell comment on the hours it takes on one core where they are known."
-    return command + (f'  # about {hours:.2g} core hours' if hours > 0 else '')
+    return command + (f"  # about {hours:{',.0f' if hours >= 10 else '.1g' if hours < 1 else '.1f'}} core hours" if hours > 0 else '')
 
 def verdict_text(
     df, # what `verdicts` returned
