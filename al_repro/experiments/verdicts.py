@@ -116,6 +116,7 @@ def repeat_command(
     some = f" --strategies {shlex.quote(','.join(names))}" if all(map(typable, names)) else '' # else the protocol's own
     return f"al_repro reproduce {r.protocol} --data {typed(r.data)} --scale {r.scale}{some} --seeds {n}"
 
+# %% ../../nbs/experiments/04a_verdicts.ipynb #75b6401e
 def scorecard(
     df, # what `verdicts` returned
     pages={}, # claim id -> address of the page with its figure, or dict protocol -> address
