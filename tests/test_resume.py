@@ -144,9 +144,11 @@ def play(rng, killed, idle, shared):
     for k in kinds: k(killed, rng)
     assert not finished(killed) >= {('margin', 1), (DAL, 1)}
     assert ended(forked(sweep, killed)) == 0
-    shutil.copytree(killed, idle)
-    cut(idle)
-    orphaned(idle, rng, lambda out: len(finished(out)) == 3)
+    for _ in range(5): # the moment is short: the other worker may come too late for it
+        shutil.rmtree(idle, ignore_errors=True); shutil.copytree(killed, idle)
+        cut(idle)
+        orphaned(idle, rng, lambda out: len(finished(out)) >= 3)
+        if len(finished(idle)) == 3 and (DAL, 1) not in finished(idle): break
     assert len(finished(idle)) == 3 and (DAL, 1) not in finished(idle)
     assert ended(forked(sweep, idle)) == 0
     both = [forked(margin, shared) for _ in range(2)]
