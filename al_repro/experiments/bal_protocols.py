@@ -35,7 +35,7 @@ def bal_spec(cycles, beta=REFERENCE, **options): return Spec.make('bal', cycles=
 
 def compared(p, budget, **own): # tuple of Specs
     "BAL and its rivals for a protocol at a budget; `own`: strategy -> its options."
-    beta = BETAS.get(p.data, BETAS['cifar10'])[budget]
+    beta = next((b for d,b in BETAS.items() if p.data_name.startswith(d)), BETAS['cifar10'])[budget] # 'caltech101-96' is Caltech-101
     names = [s for s in RIVALS if s != 'dbal_entropy' or p.recipe.model not in WITHOUT_DROPOUT]
     return (*(Spec.make(s, **own.get(s, {})) for s in names), Spec.make('pt4al', cycles=p.rounds + 1), bal_spec(p.rounds + 1, beta))
 
@@ -56,7 +56,7 @@ def paper(budget, data, n): # a Protocol
 # %% ../../nbs/experiments/00b_bal_protocols.ipynb #c78ee278
 QUICK = { # family -> recipe, pretext, rows in play, side
     'digits': (Recipe('mlp', steps=200, **LAST), Pretext(model='mlp', epochs=30), None, None),
-    'folder': (Recipe('lenet', steps=200, **LAST), Pretext(epochs=10), None, 28),
+    'folder': (Recipe('lenet', epochs=10, min_steps=300, **LAST), Pretext(epochs=10), None, 28),
     'mnist': (Recipe('lenet', epochs=5, min_steps=300, **LAST), Pretext(epochs=4), 5000, None),
     'cifar10': (Recipe('lenet', epochs=10, min_steps=300, **LAST), Pretext(model='resnet8', epochs=4), 5000, None)}
 FAST = dict(vaal=dict(epochs=20, width=128), pal=dict(model='mlp', lr=.05, epochs=20))
