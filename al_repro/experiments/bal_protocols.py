@@ -99,7 +99,7 @@ def make_beta(data='digits', scale='quick', n=None): # a list of Protocols
     p = replace(p, name='bal-beta', validation=rows//10, strategies=(Spec.make('random'), *(bal_spec(p.rounds + 1, b) for b in GRID)))
     return [smoke(p) if scale == 'smoke' else p]
 
-PARTS = (dict(by='loss'), dict(by='nearest'), dict(order='descending'), dict(beta=1.), *(dict(sampler=s) for s in ('entropy', 'kmeans', 'random')), dict(confidence='l2-normalised'), dict(geometry='code'))
+PARTS = (*(dict(by=b) for b in ('loss', 'nearest', 'random')), dict(order='descending'), dict(beta=1.), *(dict(sampler=s) for s in ('entropy', 'kmeans', 'random')), dict(confidence='l2-normalised'), dict(geometry='code'))
 PT4AL_CODE = ({}, dict(sort='string'), dict(confidence='l2-normalised'))
 
 def make_ablation(data='digits', scale='quick', n=None): # a list of Protocols

@@ -98,19 +98,23 @@ def center_distances(
 # %% ../../nbs/strategies/60_bal.ipynb #2474c351
 def sorted_ids(
     query, # a `Query` with features (u,d) and (l,d)
-    by='cdd', # or nearest: minus the distance to the nearest centre; or loss: minus the pretext loss, which the query must hold
+    by='cdd', # or nearest: minus the distance to the nearest centre; or loss: minus the pretext loss, which the query must hold; or random: by lot
     order='ascending', # hardest first; or descending
     clusters=None, # None: as many as there are classes
-    cluster_seed=None, # of the k-means; None: of the run
+    cluster_seed=None, # of the k-means, or of the lot; None: of the run
     n_init=10, # starts of the k-means
 ): # (n,) ids, labelled and unlabelled
     "All ids in play, hardest first, ties to the smaller id (BAL, section 3.2.1): the same in every round of a run."
     ids = np.sort(np.concatenate([query.labelled, query.unlabelled]))
+    seed = query.run_seed if cluster_seed is None else cluster_seed
     if by == 'loss': value = -query.rows('losses', ids)
+    elif by == 'random':
+        value = np.empty(len(ids))
+        value[_by_content(query.rows('features', ids))] = np.random.default_rng([seed, 1]).permutation(len(ids)) # not the numbers that the k-means draws
     else:
         clusters = query.n_classes if clusters is None else clusters
         if clusters is None: raise ValueError("clusters=None stands for the number of classes, which this query does not know; pass clusters=, or n_classes= to Query.from_arrays")
-        near, second = center_distances(query.rows('features', ids), clusters, query.run_seed if cluster_seed is None else cluster_seed, n_init).T
+        near, second = center_distances(query.rows('features', ids), clusters, seed, n_init).T
         value = second - near if by == 'cdd' else -near
     return ids[np.argsort(value if order == 'ascending' else -value, kind='stable')]
 
@@ -150,7 +154,7 @@ def sub_pools(
     raise ValueError(f"beta={beta} gives sub-pools of {math.floor(beta*a + 1e-6)} rows and k={k} are to be picked; choose beta >= {math.ceil(1e4*k/a)/1e4:g}, that is k*cycles/n{'' if geometry == 'centred' else ', with one cycle more'}: there the whole sub-pool is labelled and the model has no choice")
 
 # %% ../../nbs/strategies/60_bal.ipynb #dda0ef34
-CHOICES = dict(sampler=('confidence', 'entropy', 'kmeans', 'random'), order=('ascending', 'descending'), by=('cdd', 'loss', 'nearest'), # option -> its values, the default first
+CHOICES = dict(sampler=('confidence', 'entropy', 'kmeans', 'random'), order=('ascending', 'descending'), by=('cdd', 'loss', 'nearest', 'random'), # option -> its values, the default first
                geometry=('centred', 'code'), confidence=('posterior', 'l2-normalised'))
 
 def check_options(cycles=7, beta=1., clusters=None, cluster_seed=None, n_init=10, **chosen): # options of `bal`
@@ -197,11 +201,11 @@ def bal(
     beta=1., # width of a sub-pool in shares of n/cycles (Eq. 6); at least k*cycles/n
     sampler='confidence', # or entropy, kmeans, random
     order='ascending', # hardest first; or descending
-    by='cdd', # or loss, nearest: what the pool is sorted by
+    by='cdd', # or loss, nearest, random: what the pool is sorted by
     geometry='centred', # Eq. 6; or code
     confidence='posterior', # or l2-normalised: the released code's, which needs the logits of a model
     clusters=None, # of the k-means; None: the number of classes
-    cluster_seed=None, # of the k-means; None: of the run
+    cluster_seed=None, # of the k-means, or of the lot; None: of the run
     n_init=10, # starts of the k-means
 ): # (k,) ids
     "The k least confident of this cycle's sub-pool of the CDD order (BAL, Algorithm 1); with nothing labelled, the first k of the order."
