@@ -16,39 +16,39 @@ from .starts import asset_cache
 
 # %% ../../nbs/experiments/13_probe.ipynb #e1cdabe2
 def chance_loss(task, n): # a `Pretext`, rows of the pool
-    "The loss of a network that tells nothing apart: nats; for SimSiam minus a cosine."
-    return {'rotation': math.log(4), 'instance-rotation': math.log(n), 'simclr': math.log(2*min(task.batch, n) - 1), 'simsiam': 0.}[task.task]
+    "The loss of a network that tells nothing apart, in nats; None for SimSiam, which has no such level."
+    batch = n/math.ceil(n/task.batch) # of equal parts
+    return {'rotation': math.log(4), 'instance-rotation': math.log(n), 'simclr': math.log(2*batch - 1), 'simsiam': None}[task.task]
 
 def effective_rank(x): # (n,d)
-    "Exponential of the entropy of the variance's shares along the principal axes, 1 to d (Roy & Vetterli, 2007, with variances for singular values); 1 where nothing varies."
+    "Effective rank of the covariance matrix, from 1, where all rows lie on a line, to d (Roy & Vetterli, 2007)."
     v = np.linalg.eigvalsh(np.cov(np.asarray(x, float), rowvar=False).reshape(x.shape[1], -1)).clip(0)
     p = v[v > 0]/v.sum()
     return float(np.exp(-(p*np.log(p)).sum()))
 
 # %% ../../nbs/experiments/13_probe.ipynb #5e3432f1
-def feature_sets(data, scale): # yields name, (n,d) features, (n_test,d) of the test images, what was learned or None
+def feature_sets(data, scale): # yields name, (n,d) features, (n_test,d) of the test images, loss of the task and by chance
     "Features of the pretext tasks of BAL's experiment on a data set, of its network untrained, and the pixels."
     ps = make_pretext(data.name, scale, data.n)
     for p in ps:
         task, _ = p.pretext, prepare(data, p.pretext, asset_cache())
         arrays = read_asset(asset_path(asset_cache(), data, task), about(data, task))
-        learned = dict(loss=float(arrays['losses'].mean()), chance=chance_loss(task, data.n), rank=effective_rank(arrays['features']))
-        yield task.task, arrays['features'], arrays['features_test'], learned
+        yield task.task, arrays['features'], arrays['features_test'], float(arrays['losses'].mean()), chance_loss(task, data.n)
     net = pretext_net(ps[0].pretext, data.shape, data.n).eval()
-    yield 'untrained', embed(net, data.x), embed(net, data.x_test), None
-    yield 'pixels', *(x.flatten(1).float().cpu().numpy()/255 for x in (data.x, data.x_test)), None
+    yield 'untrained', embed(net, data.x), embed(net, data.x_test), None, None
+    yield 'pixels', *(x.flatten(1).float().cpu().numpy()/255 for x in (data.x, data.x_test)), None, None
 
 def probe_study(
     seed, # of the labelled rows
     data, # a `Dataset` of images
     scale='quick', # of BAL's protocols
     labels=(100, 1000), # rows that carry a label, drawn at random
-): # dict 'features n' -> test accuracy; dict task -> its mean loss, the loss by chance, the effective rank of its features
+): # dict 'features n' -> test accuracy; dict features -> dims, effective rank, mean loss of the task and its loss by chance, or None
     "Linear probes of the features of every pretext task, and what it has learned; the tasks are trained the first time and read from the cache later."
     keep_memory()
-    y, y_test, values, tasks = data.y.cpu().numpy(), data.y_test.cpu().numpy(), {}, {}
+    y, y_test, values, seen = data.y.cpu().numpy(), data.y_test.cpu().numpy(), {}, {}
     order = np_rng(seed, 'initial').permutation(data.n)
-    for name, features, features_test, learned in feature_sets(data, scale):
-        if learned: tasks[name] = learned
+    for name, features, features_test, loss, chance in feature_sets(data, scale):
+        seen[name] = dict(dims=features.shape[1], rank=effective_rank(features), loss=loss, chance=chance)
         values |= {f'{name} {n}': linear_probe(features[order[:n]], y[order[:n]], features_test, y_test) for n in labels if n <= data.n}
-    return values, tasks
+    return values, seen
