@@ -3,7 +3,7 @@ import os
 
 threads = str(min(2, os.cpu_count() or 1))
 for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS': os.environ.setdefault(name, threads)
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # threads that spin while they wait are slow on a busy machine
+for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v) # waiting threads that spin slow a busy machine, those that sleep at once an idle one
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['KERAS_BACKEND'] = 'torch' # else Keras looks for TensorFlow where a test imports it first
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = 'core', 'strategies', 'experiments', 'repro', 'tutorials'
 MAX_LINES = 40          # of a code cell
 os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # threads that spin while they wait are slow on a busy machine
+for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v) # waiting threads that spin slow a busy machine, those that sleep at once an idle one
 
 
 # ---------------------------------------------------------------- notebooks

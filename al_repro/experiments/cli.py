@@ -356,7 +356,7 @@ def main(
     argv=None, # arguments; None: those of the process
 ): # exit code
     "The console script."
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # threads that spin while they wait are slow on a busy machine
+    for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v) # waiting threads that spin slow a busy machine, those that sleep at once an idle one
     a = parser().parse_args(argv)
     try: return a.run(a) or 0
     except KeyboardInterrupt:
