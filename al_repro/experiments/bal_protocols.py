@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT_DROPOUT', 'SGD', 'MAIN', 'PRETEXT', 'SIDE',
            'QUICK', 'FAST', 'SMOKE', 'GRID', 'PARTS', 'PT4AL_CODE', 'SOURCES', 'TABLE_I', 'CODE', 'bought', 'bal_spec',
-           'compared', 'paper', 'quick', 'smoke', 'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext',
-           'sources', 'ours']
+           'like', 'compared', 'paper', 'quick', 'smoke', 'scaled', 'make', 'make_beta', 'make_ablation',
+           'make_pretext', 'sources', 'ours']
 
 # %% ../../nbs/experiments/00b_bal_protocols.ipynb #c0cda2bf
 from dataclasses import replace
@@ -33,9 +33,13 @@ WITHOUT_DROPOUT = ('resnet18', 'resnet14', 'resnet8')
 
 def bal_spec(cycles, beta=REFERENCE, **options): return Spec.make('bal', cycles=cycles, beta=beta, **options)
 
+def like(name): # a key of BETAS, or None
+    "The paper's data set that a data set or folder is named after: 'caltech101-96' is Caltech-101."
+    return next((d for d in BETAS if name.startswith(d)), None)
+
 def compared(p, budget, **own): # tuple of Specs
     "BAL and its rivals for a protocol at a budget; `own`: strategy -> its options."
-    beta = next((b for d,b in BETAS.items() if p.data_name.startswith(d)), BETAS['cifar10'])[budget] # 'caltech101-96' is Caltech-101
+    beta = BETAS[like(p.data_name) or 'cifar10'][budget]
     names = [s for s in RIVALS if s != 'dbal_entropy' or p.recipe.model not in WITHOUT_DROPOUT]
     return (*(Spec.make(s, **own.get(s, {})) for s in names), Spec.make('pt4al', cycles=p.rounds + 1), bal_spec(p.rounds + 1, beta))
 

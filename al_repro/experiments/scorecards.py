@@ -10,7 +10,7 @@ __all__ = ['SCALES', 'ROBUST', 'EXPERIMENTS', 'PAPERS', 'counted', 'both_scales'
 from pathlib import Path
 import pandas as pd
 from .bal_claims import BAL_CLAIMS
-from .bal_protocols import BETAS
+from .bal_protocols import BETAS, like
 from .bal_runs import together
 from .claims import verdicts
 from .dal_claims import DAL_CLAIMS
@@ -66,8 +66,7 @@ EXPERIMENTS = ('bal', 'bal-beta', 'bal-ablation', 'bal-pretext')
 
 def bal_records(records): # those that count
     "BAL's experiments on each data set with that one's factors."
-    kind = lambda r: next((d for d in BETAS if r['data']['name'].startswith(d)), 'mnist')
-    return [r for d in ('mnist', *BETAS) for r in counted([r for r in records if kind(r) == d], both_scales(EXPERIMENTS, [d]))]
+    return [r for d in (None, *BETAS) for r in counted([r for r in records if like(r['data']['name']) == d], both_scales(EXPERIMENTS, [d or 'mnist']))]
 
 def bal_verdicts(records, studies=None): # as for `judged`
     "On MNIST, and on whatever else the records hold."
