@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from .checks import check_number
 from .pool import as_ids
-from .select import top_k
+from .select import tie_priorities, top_k
+from .train import stream_key
 
 # %% ../../nbs/core/06_query.ipynb #0ff19353
 ARRAYS = ('probs', 'embeds', 'mc', 'x', 'features', 'losses') # what a query can be given as arrays
@@ -91,6 +92,13 @@ class Query(Views):
     def only(self, ids): # a Query
         "Offer only the unlabelled `ids`; the labelled stay as they are."
         return self._with(self.checked(ids), self.labelled, self.pretended)
+    def ties_of(self, ids, all_run=False): # (len(ids),) int64
+        "Priorities of row ids among equals, smaller = earlier: drawn for seed and round, or for all rounds of the run; they take nothing from `rng`."
+        return tie_priorities(ids, stream_key(self.run_seed, 'order') if all_run else stream_key(self.run_seed, 'ties', self.round))
+    @property
+    def ties(self): # (u,) int64
+        "Priorities of the unlabelled ids in this round."
+        return self.ties_of(self.unlabelled)
     def checked(self, ids): # int64
         "`ids` as distinct unlabelled row ids; `ValueError` otherwise."
         ids = as_ids(ids, np.iinfo(np.int64).max)
@@ -138,7 +146,7 @@ def from_arrays(
     embeds=None, # (n,d) embeddings of every row
     labelled=(), # (l,) ids that carry a label
     labels=None, # (l,) their classes, in the order of `labelled`
-    seed=0, # of the query's generator; a list of numbers for several streams
+    seed=0, # of the run: of the query's generator, of ties, of what is drawn once a run; a list of numbers for several streams
     mc=None, # (n,t,c) Monte Carlo or ensemble probabilities of every row
     x=None, # (n,...) inputs of every row
     meta=None, # (n,...) extras of every row
@@ -166,10 +174,11 @@ def from_arrays(
     try: rng = np.random.default_rng([] if seed is None else seed)
     except (ValueError, TypeError): rng = None
     if rng is None or seed is None: raise ValueError(f"seed={seed!r}; choose a whole number of 0 or more, or a list of them")
+    run_seed = int(seed) if isinstance(seed, (int, np.integer)) else int(rng.bit_generator.seed_seq.generate_state(1)[0])
     if model is not None and not callable(model): raise ValueError(f"model={model!r}; pass a torch module that maps inputs to logits")
     if getattr(model, 'training', False): raise ValueError("model is in training mode; call model.eval() first")
     if not isinstance(round, (int, np.integer)) or round < 0: raise ValueError(f"round={round!r}; pass the number of queries made before, 0 or more")
-    return Query(Arrays(**given), np.setdiff1d(np.arange(n), labelled), labelled, labels, c, rng, int(round), meta=given.get('meta'), model=None if model is None else lambda: model)
+    return Query(Arrays(**given), np.setdiff1d(np.arange(n), labelled), labelled, labels, c, rng, int(round), meta=given.get('meta'), model=None if model is None else lambda: model, run_seed=run_seed)
 
 Query.from_arrays = staticmethod(from_arrays)
 
@@ -242,8 +251,8 @@ def by_score(
     score, # query -> (u,) higher = label sooner
     name=None, needs=('probs',), version=1, # as for `strategy`
 ): # a strategy
-    "Label the k highest scores, ties to the smaller id."
-    def f(query, k): return query.unlabelled[top_k(check_finite(np.asarray(score(query)), 'score'), k)]
+    "Label the k highest scores, ties by `query.ties`."
+    def f(query, k): return query.unlabelled[top_k(check_finite(np.asarray(score(query)), 'score'), k, query.ties)]
     f.__name__, f.__doc__ = name or getattr(score, '__name__', 'by_score'), score.__doc__
     return strategy(name, needs, version, score)(f)
 

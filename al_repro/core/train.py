@@ -18,7 +18,7 @@ from .augment import check_augment, view
 from .models import BatchNorm, ESTIMATORS, Linear, build_model, estimator, init_weights
 
 # %% ../../nbs/core/03_train.ipynb #71642a74
-STREAMS = dict(pool=1, initial=2, weights=3, shuffle=4, dropout=5, holdout=6, mc=7, select=8, validation=10, augment=11) # 9 belongs to pretext tasks
+STREAMS = dict(pool=1, initial=2, weights=3, shuffle=4, dropout=5, holdout=6, mc=7, select=8, validation=10, augment=11, ties=12, order=13) # 9 belongs to pretext tasks
 
 def stream_key(
     seed, # of the run: an integer, or a list of them for a group

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Run committed records again and compare them, round by round, with what they say.
+
+    python tools/rerun.py results --seed 0                          # a seed of every cell, the cheapest first
+    python tools/rerun.py results --strategy margin --json out.json # cells that out.json holds are not repeated
+    python tools/rerun.py results --differing out.json --keep runs  # once more what differed there, records kept
+    python tools/rerun.py --show out.json                           # what it holds, nothing is run
+
+A cell is one protocol folder and one strategy. Records are only read: the runs go to a folder of their own.
+Picks agree on one machine and one torch; elsewhere compare two versions of the code with each other:
+keep the runs of the first (--keep runs), then give that folder in the place of results.
+"""
+import argparse, collections, functools, json, sys, tempfile, time
+from concurrent.futures import FIRST_COMPLETED, wait
+from pathlib import Path
+import numpy as np
+
+
+# ---------------------------------------------------------------- cells
+
+def seconds_of(record):
+    "What a run took when it was recorded"
+    return sum(sum(r['seconds'].values()) for r in record['rounds'])
+
+def cells(folder, seed, protocol=None, strategy=None):
+    "Finished, fresh records of one seed, the cheapest first; and why others of that seed are left out"
+    from al_repro.experiments.records import load_records, stale_reason
+    found, left = [], collections.Counter()
+    for r in load_records(folder)[0]:
+        p = r['protocol']
+        if r['seed'] != seed or strategy and strategy not in (r['label'], r['spec']['name']): continue
+        if protocol and protocol not in (p['name'], folder_of(r)): continue
+        why = stale_reason(r) or '' if r['done'] else 'unfinished'
+        why = why or ('not run on a CPU' if r['device'] != 'cpu' else '')
+        if why: left[why] += 1
+        else: found.append(r)
+    return sorted(found, key=seconds_of), left
+
+def folder_of(record):
+    "The name of a record's protocol folder"
+    from al_repro.experiments.protocols import from_json
+    return from_json(record['protocol']).folder
+
+def key_of(cell):
+    "What tells one cell from another in the JSON"
+    return cell['protocol'], cell['strategy'], cell['seed'], cell['identity']
+
+def head(record):
+    "The part of a JSON row that names the cell"
+    own = dict(protocol=folder_of(record), strategy=record['label'], seed=record['seed'])
+    return own | dict(identity=record['identity'], recorded=round(seconds_of(record), 1))
+
+
+# ---------------------------------------------------------------- one cell
+
+@functools.lru_cache(2)
+def data_of(name, root, size):
+    "A data set; folder:NAME lies in the folder of data sets"
+    from al_repro.core.data import load
+    if not name.startswith('folder:'): return load(name, root, size)
+    return load(f'folder:{Path(root or ".")/name.removeprefix("folder:")}', root, size)
+
+def difference(old, new):
+    "Of one round: how many picks differ, whether only in their order, and by how much the accuracy does"
+    from al_repro.experiments.records import unpack_ids
+    a, b = (unpack_ids(r['picks']) for r in (old, new))
+    if len(a) != len(b): return dict(picks=max(len(a), len(b)), order=False, accuracy=None)
+    odd = len(np.setdiff1d(a, b))
+    moved = bool((a != b).any()) and not odd
+    return dict(picks=odd, order=moved, accuracy=round(new['test_accuracy'] - old['test_accuracy'], 6))
+
+def compare(old, new):
+    "The first round whose picks or accuracy differ, and how; none for equal runs as far as the new one goes"
+    for a, b in zip(old['rounds'], new['rounds']):
+        d = difference(a, b)
+        if d['picks'] or d['order'] or d['accuracy']: return dict(outcome='differs', round=a['round']) | d
+    return dict(outcome='same')
+
+def rerun(record, out, root, whole):
+    "One cell afresh, up to its first differing round unless `whole`; a row for the JSON"
+    import torch
+    from al_repro.core.query import Spec
+    from al_repro.experiments.protocols import from_json
+    from al_repro.experiments.records import identity, path_of, read_json
+    from al_repro.experiments.runner import Stopped, run_group
+    torch.set_num_threads(1)
+    began, p = time.perf_counter(), from_json(record['protocol'])
+    spec = Spec.make(record['spec']['name'], **record['spec']['options'])
+    data = data_of(record['protocol']['data'], root, p.size)
+    if data.fingerprint != record['data']['fingerprint']: return head(record) | dict(outcome='other data')
+    path = path_of(out, p, spec, record['seed'], identity(p, spec, data.fingerprint))
+    path.unlink(missing_ok=True) # never resumed
+    def on_round():
+        if not whole and compare(record, read_json(path))['outcome'] != 'same': raise Stopped
+    try: run_group(p, spec, record['members'], data, out, on_round=on_round)
+    except Stopped: pass
+    return head(record) | compare(record, read_json(path)) | dict(seconds=round(time.perf_counter() - began, 1))
+
+def attempt(record, out, root, whole):
+    "As `rerun`; an error becomes a row"
+    try: return rerun(record, out, root, whole)
+    except Exception as e: return head(record) | dict(outcome='error', error=f'{type(e).__name__}: {e}')
+
+
+# ---------------------------------------------------------------- all cells
+
+def line(row):
+    "A row in words"
+    name = f"{row['protocol']:45} {row['strategy']:60} seed {row['seed']}"
+    if row['outcome'] != 'differs': return f"{name}  {row.get('error') or row['outcome']}"
+    how = 'in another order' if row['order'] else f"{row['picks']} picks"
+    return f"{name}  differs from round {row['round']} on: {how}, accuracy by {row['accuracy']}"
+
+def read_rows(path):
+    "The rows of a JSON file; none if there is no such file"
+    return json.loads(Path(path).read_text()) if path and Path(path).exists() else []
+
+def write_rows(path, rows):
+    "So that the file always holds a whole version"
+    from al_repro.experiments.records import write_json
+    if path: write_json(Path(path), rows)
+
+def finished(records, a, out):
+    "Rows as the cells end; no new cell begins after the deadline"
+    from al_repro.experiments.workers import deaf, processes
+    until, waiting, running = time.time() + 3600*a.limit_hours, list(records), set()
+    with processes(a.workers, 'finished cells are written') as pool:
+        while waiting or running:
+            while waiting and len(running) < a.workers and time.time() < until:
+                with deaf(): running.add(pool.submit(attempt, waiting.pop(0), out, a.data_root, a.whole))
+            if not running: return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for f in done: yield f.result()
+
+def summary(rows):
+    "How many cells ended how"
+    return ', '.join(f'{n} {outcome}' for outcome, n in collections.Counter(r['outcome'] for r in rows).items())
+
+def again(a):
+    "Run what is asked for and not done; the rows of the JSON"
+    rows = read_rows(a.json)
+    done = {key_of(r) for r in rows if r['outcome'] != 'error'}
+    records, left = cells(a.folder, a.seed, a.protocol, a.strategy)
+    for why, n in left.items(): print(f'left out: {n} records, {why}')
+    if a.differing:
+        only = {key_of(r) for r in read_rows(a.differing) if r['outcome'] == 'differs'}
+        records = [r for r in records if key_of(head(r)) in only]
+    records = [r for r in records if key_of(head(r)) not in done]
+    print(f'{len(records)} cells to run, recorded in {sum(map(seconds_of, records))/3600:.2f} hours', flush=True)
+    with tempfile.TemporaryDirectory() as tmp:
+        for row in finished(records, a, Path(a.keep or tmp)) if records else ():
+            rows = [r for r in rows if key_of(r) != key_of(row)] + [row]
+            write_rows(a.json, rows)
+            print(line(row), flush=True)
+    return rows
+
+def parser():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arg = p.add_argument
+    arg('folder', nargs='?', default='results', help='of records (default: results)')
+    arg('--seed', type=int, default=0)
+    arg('--protocol', help='only this one, by its name or its folder')
+    arg('--strategy', help='only this one, by its name or with its options')
+    arg('--data-root', metavar='DIR', help='where data sets lie, as for al_repro --root; folder:NAME is DIR/NAME')
+    arg('--workers', type=int, default=1, help='processes, each on one thread (default: 1)')
+    arg('--limit-hours', type=float, default=float('inf'), metavar='H', help='begin no cell after so long')
+    arg('--whole', action='store_true', help='go on after the first round that differs')
+    arg('--json', metavar='OUT', help='rows of finished cells; what it holds is not run again')
+    arg('--differing', metavar='JSON', help='only the cells that differ there')
+    arg('--keep', metavar='DIR', help='keep the records of the new runs here')
+    arg('--show', metavar='JSON', help='print what a JSON file holds, and run nothing')
+    return p
+
+def main(argv=None):
+    a = parser().parse_args(argv)
+    if a.keep and Path(a.keep).resolve() == Path(a.folder).resolve(): sys.exit('--keep is the folder of the records; choose another')
+    if a.show:
+        rows = read_rows(a.show)
+        for row in rows: print(line(row))
+    else: rows = again(a)
+    print(summary(rows) or 'nothing was run')
+    return 1 if any(r['outcome'] != 'same' for r in rows) else 0
+
+if __name__ == '__main__': sys.exit(main())
