@@ -8,7 +8,7 @@ __all__ = ['KEPT_BYTES', 'coverage', 'facility_location_loop', 'facility_locatio
 # %% ../../nbs/core/04b_facility.ipynb #a1298df1
 import numpy as np
 import torch
-from .arrays import check_k, near_origin, to_numpy, to_points
+from .arrays import by_ties, check_k, check_ties, first_best, near_origin, to_numpy, to_points
 
 # %% ../../nbs/core/04b_facility.ipynb #342d407b
 def _squared(x, chunk=2**21):
@@ -32,26 +32,30 @@ def coverage(
 def facility_location_loop(
     x, # (n,d) array
     k, # how many
+    ties=None, # (n,) priorities among equals; None: the positions
 ):     # (k,) positions in the order of the picks
     "Greedy facility location one pick at a time from the full similarity matrix: the definition, to test `facility_location` against."
     x = to_numpy(x).astype(float)
     d = np.stack([np.square(x - row).sum(1) for row in x])
     s = d.max() - d
-    covered, picks = np.zeros(len(x)), []
+    covered, picks, ties = np.zeros(len(x)), [], np.arange(len(x)) if ties is None else ties
     for _ in range(k):
         gain = np.maximum(s - covered, 0).sum(1)
         gain[picks] = -1
-        picks.append(int(gain.argmax()))
+        picks.append(int(np.lexsort((ties, -gain))[0]))
         covered = np.maximum(covered, s[picks[-1]])
     return np.array(picks, np.int64)
 
 # %% ../../nbs/core/04b_facility.ipynb #9dd4e76d
-def _distinct(x):
-    "First position of each distinct row of the tensor `x`, and how often it occurs"
+def _distinct(x, ties=None):
+    "First position of each distinct row of the tensor `x`, how often it occurs, and which of its copies goes first"
     first = {}
     rows = (np.ascontiguousarray(to_numpy(c)) + 0 for c in x.split(4096)) # -0. + 0 is 0.
     firsts = [first.setdefault(r.tobytes(), i) for i, r in enumerate(r for c in rows for r in c)]
-    return (torch.from_numpy(a) for a in np.unique(firsts, return_counts=True))
+    first, group, count = np.unique(firsts, return_inverse=True, return_counts=True)
+    chosen, order = np.empty_like(first), by_ties(np.arange(len(group)), ties)[::-1]
+    chosen[group[order]] = order # the last one stays
+    return torch.from_numpy(first), torch.from_numpy(count), chosen
 
 # %% ../../nbs/core/04b_facility.ipynb #7504e8db
 KEPT_BYTES = 2**30 # memory for distances that are kept
@@ -78,27 +82,28 @@ class _Distances:
         return self.compute(i, out) if self.kept is None else torch.index_select(self.kept, 0, i, out=out)
 
 # %% ../../nbs/core/04b_facility.ipynb #5cdc3846
-def _leader(dist, near, count, gains, batch=32):
+def _leader(dist, near, count, gains, ties, batch=32):
     "Position and gain of the best candidate; brings the gains it looked at up to date in place"
-    stale, best, at = gains.clone(), -1., 0
+    stale, best, at = gains.clone(), (-1., 0), 0
+    key = lambda gain, i: (float(gain), -int(ties[i]))
     while True:
-        lead = int(stale.argmax())
-        if (float(stale[lead]), -lead) <= (best, -at): return at, best
+        lead = first_best(stale, ties)
+        if key(stale[lead], lead) <= best: return at, best[0]
         look = stale.topk(min(batch, len(stale))).indices.sort().values
         d = dist[look]
         new = torch.sub(near, d, out=d).clamp_(min=0) @ count
         new[gains[look] < 0] = -1
         gains[look], stale[look] = new, -1
-        i = int(new.argmax())
-        if (float(new[i]), -int(look[i])) > (best, -at): best, at = float(new[i]), int(look[i])
+        i = first_best(new, ties[look])
+        if key(new[i], look[i]) > best: best, at = key(new[i], look[i]), int(look[i])
 
 # %% ../../nbs/core/04b_facility.ipynb #f6324b6b
-def _first(x, count):
+def _first(x, count, ties):
     "The row with the smallest sum of squared distances, which is the row nearest the mean; float64"
     x, count = x.cpu().double(), count.cpu().double()
-    return int((count.sum() * x.square().sum(1) - 2 * x @ (count @ x)).argmin())
+    return first_best(2 * x @ (count @ x) - count.sum() * x.square().sum(1), ties.cpu())
 
-def _greedy(dist, count, picks, k, floor):
+def _greedy(dist, count, ties, picks, k, floor):
     "Extends `picks` to `k`, or until gains fall below `floor`"
     near = torch.full_like(count, torch.inf)
     for i in torch.tensor(picks, device=count.device).split(dist.step):
@@ -106,7 +111,7 @@ def _greedy(dist, count, picks, k, floor):
     gains = torch.cat([torch.sub(near, d, out=dist.new[:len(i)]).clamp_(min=0) @ count for i, d in dist.chunks()])
     gains[picks] = -1
     while len(picks) < k:
-        at, gain = _leader(dist, near, count, gains)
+        at, gain = _leader(dist, near, count, gains, ties)
         if gain < floor: break
         picks.append(at)
         gains[at] = -1
@@ -116,16 +121,18 @@ def _greedy(dist, count, picks, k, floor):
 def facility_location(
     x, # (n,d) numpy or torch, on any device
     k, # how many
+    ties=None, # (n,) priorities, smaller = earlier among equals; None: the positions
 ):     # (k,) int64 numpy positions in the order of the picks, all distinct
     "Greedy facility location on squared distances (Wei et al. 2015), exact up to float ties; ValueError for NaN and for k > n."
     x = to_points(x, 'x')
-    k, n, picks = check_k(k, len(x), 'rows of x'), len(x), []
+    k, n, picks, ties = check_k(k, len(x), 'rows of x'), len(x), [], check_ties(ties, len(x))
     if k == 0: return np.empty(0, np.int64)
-    first, count = _distinct(x)
+    first, count, chosen = _distinct(x, ties)
+    own = torch.from_numpy(chosen if ties is None else ties[chosen]).to(x.device)
     for moved, sq, _ in near_origin(x[first.to(x.device)] if len(first) < n else x, 'x'):
         eps = torch.finfo(sq.dtype).eps if sq.dtype == torch.float32 else 0
-        if not picks: picks = [_first(moved, count)]
-        _greedy(_Distances(moved, sq), count.to(sq), picks, min(k, len(first)), 8 * eps * n * float(sq.max()))
+        if not picks: picks = [_first(moved, count, own)]
+        _greedy(_Distances(moved, sq), count.to(sq), own, picks, min(k, len(first)), 8 * eps * n * float(sq.max()))
         if len(picks) == min(k, len(first)): break
-    picks = first.numpy()[picks]
-    return np.concatenate([picks, np.setdiff1d(np.arange(n), picks)[:k - len(picks)]])
+    picks = chosen[picks]
+    return np.concatenate([picks, by_ties(np.setdiff1d(np.arange(n), picks), ties)[:k - len(picks)]])

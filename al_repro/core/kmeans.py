@@ -11,7 +11,7 @@ from collections import namedtuple
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from .arrays import check_finite, check_k, float_types, near_origin, points_and_centers, to_numpy, to_points
+from .arrays import by_ties, check_finite, check_k, check_ties, float_types, near_origin, points_and_centers, to_numpy, to_points
 
 # %% ../../nbs/core/04c_kmeans.ipynb #aca14081
 def _weights(weights, n):
@@ -164,32 +164,43 @@ def weighted_kmeans(
     return _clusters(x, w, centers, shift)
 
 # %% ../../nbs/core/04c_kmeans.ipynb #68edeb23
-def _nearest_rows(x, centers, m, chunk=2**22):
+def _nearest_rows(x, centers, m, ties=None, chunk=2**22):
     "Squared distances of each centre to its `m` nearest rows of `x`: the rows they name, all (k,r) distances, (k,) the m-th; float64"
     sq, c_sq = x.square().sum(1), centers.square().sum(1)[:, None]
     away = lambda c, s, rows=slice(None): torch.mm(-2 * c, x[rows].T).add_(sq[rows]).add_(s).clamp_(min=0)
     parts = list(zip(centers.split(max(1, chunk // len(x))), c_sq.split(max(1, chunk // len(x)))))
     last, at = zip(*(away(c, s).topk(m, largest=False) for c, s in parts))
-    rows = torch.cat(at).unique()
+    rows = torch.from_numpy(by_ties(torch.cat(at).unique().numpy(), ties))
     return rows.numpy(), away(centers, c_sq, rows).numpy(), torch.cat(last)[:, -1].numpy()
 
+def _first_copies(x, picks, ties, chunk=4096):
+    "`picks` with the first by priority of all equal rows in the place of each"
+    row = lambda r: (r + 0).tobytes() # -0. + 0 is 0.
+    copies = {row(r): [] for r in x[picks].numpy()}
+    for s in range(0, len(x), chunk):
+        for i, r in enumerate(x[s:s+chunk].numpy(), s):
+            if (same := copies.get(row(r))) is not None: same.append(i)
+    turn = {key: iter(by_ties(np.array(same), ties)) for key, same in copies.items()}
+    return np.array([next(turn[row(r)]) for r in x[picks].numpy()], np.int64)
+
 def assign_distinct(
-    x,       # (n,d) numpy or torch
-    centers, # (k,d), k <= n
-):           # (k,) int64 numpy positions, one row per centre, all distinct
+    x,         # (n,d) numpy or torch
+    centers,   # (k,d), k <= n
+    ties=None, # (n,) priorities, smaller = earlier among equals; None: the positions
+):             # (k,) int64 numpy positions, one row per centre, all distinct
     "Distinct rows for the centres with the smallest sum of squared distances; ValueError for NaN and for more centres than rows."
     x, centers = points_and_centers(x, centers)
     if centers is None: return np.empty(0, np.int64)
-    k, m = check_k(len(centers), len(x), 'rows of x, one per center'), 8
+    k, m, ties = check_k(len(centers), len(x), 'rows of x, one per center'), 8, check_ties(ties, len(x))
     check_finite(centers, 'centers')
     *_, (x, _, shift) = near_origin(x.cpu(), 'x')
     centers = centers.cpu().double() - shift
     while True:
-        rows, cost, last = _nearest_rows(x, centers, min(m, k))
+        rows, cost, last = _nearest_rows(x, centers, min(m, k), ties)
         if m < k:
             extra = np.full((k, k), math.inf)
             np.fill_diagonal(extra, last)
             cost = np.hstack([cost, extra])
         to = linear_sum_assignment(cost)[1]
-        if (to < len(rows)).all(): return rows[to]
+        if (to < len(rows)).all(): return _first_copies(x, rows[to], ties)
         m *= 4
