@@ -101,6 +101,18 @@ def attempt(record, out, root, whole):
     try: return rerun(record, out, root, whole)
     except Exception as e: return head(record) | dict(outcome='error', error=f'{type(e).__name__}: {e}')
 
+def prepare(record, root):
+    "Train the features that a cell reads before any worker asks for them, so that no two do it at once"
+    from al_repro.experiments.protocols import from_json
+    from al_repro.experiments.runner import one_thread
+    from al_repro.experiments.starts import assets_of, made
+    p = from_json(record['protocol'])
+    if not p.pretext: return
+    data = data_of(record['protocol']['data'], root, p.size)
+    if made(p, data) or data.fingerprint != record['data']['fingerprint']: return
+    print(f'training features for {p.folder}', flush=True)
+    with one_thread(): assets_of(p, data)
+
 
 # ---------------------------------------------------------------- all cells
 
@@ -127,6 +139,7 @@ def finished(records, a, out):
     with processes(a.workers, 'finished cells are written') as pool:
         while waiting or running:
             while waiting and len(running) < a.workers and time.time() < until:
+                prepare(waiting[0], a.data_root)
                 with deaf(): running.add(pool.submit(attempt, waiting.pop(0), out, a.data_root, a.whole))
             if not running: return
             done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -10,6 +10,7 @@ __all__ = ['FORMS', 'highest', 'contrast_loss', 'two_term_loss', 'move_centroids
 import math
 import numpy as np, torch
 import torch.nn.functional as F
+from ..core.arrays import first_best
 from ..core.checks import check_number, check_whole
 from ..core.query import check_finite, strategy
 
@@ -74,12 +75,14 @@ def move_centroids(
 def distinct_nearest(
     rows, # (u,d)
     centroids, # (k,d), k <= u
+    ties=None, # (u,) int64 priorities, smaller = earlier among equals; None: the positions
 ): # list of k positions
-    "The most similar row of each centroid in turn, no row twice, ties to the smaller position."
+    "The most similar row of each centroid in turn, no row twice, ties by priority."
+    ties = None if ties is None else torch.as_tensor(ties, device=rows.device)
     taken, picks = torch.zeros(len(rows), dtype=torch.bool, device=rows.device), []
     for sims in centroids.split(256):
         for s in sims @ rows.T:
-            picks.append(int(s.masked_fill(taken, -math.inf).argmax()))
+            picks.append(first_best(s.masked_fill(taken, -math.inf), ties))
             taken[picks[-1]] = True
     return picks
 
@@ -110,6 +113,6 @@ def activeft(
     start = rows[torch.as_tensor(query.rng.choice(len(rows), k, replace=False), device=rows.device)]
     centroids, (before, after) = move_centroids(rows, start, fixed, FORMS[form], int(steps), lr, tau, weight)
     query.log.append(dict(loss_start=before, loss_end=after))
-    return query.unlabelled[distinct_nearest(rows, centroids)]
+    return query.unlabelled[distinct_nearest(rows, centroids, query.ties)]
 
 activeft.check = check_activeft # `build` asks it before anything runs

@@ -104,7 +104,7 @@ def sorted_ids(
     cluster_seed=None, # of the k-means, or of the lot; None: of the run
     n_init=10, # starts of the k-means
 ): # (n,) ids, labelled and unlabelled
-    "All ids in play, hardest first, ties to the smaller id (BAL, section 3.2.1): the same in every round of a run."
+    "All ids in play, hardest first (BAL, section 3.2.1): the same in every round of a run, ties too."
     ids = np.sort(np.concatenate([query.labelled, query.unlabelled]))
     seed = query.run_seed if cluster_seed is None else cluster_seed
     if by == 'loss': value = -query.rows('losses', ids)
@@ -116,7 +116,7 @@ def sorted_ids(
         if clusters is None: raise ValueError("clusters=None stands for the number of classes, which this query does not know; pass clusters=, or n_classes= to Query.from_arrays")
         near, second = center_distances(query.rows('features', ids), clusters, seed, n_init).T
         value = second - near if by == 'cdd' else -near
-    return ids[np.argsort(value if order == 'ascending' else -value, kind='stable')]
+    return ids[np.lexsort((query.ties_of(ids, all_run=True), value if order == 'ascending' else -value))]
 
 # %% ../../nbs/strategies/60_bal.ipynb #7e1f2a40
 def smallest_beta(
@@ -179,18 +179,18 @@ def normalised_confidence(
     return 1/np.exp(z - z.max(1, keepdims=True)).sum(1)
 
 # %% ../../nbs/strategies/60_bal.ipynb #28a34f61
-def _one_a_center(x, k, seed): # (k,) distinct positions
+def _one_a_center(x, k, seed, ties): # (k,) distinct positions
     "A row of `x` (n,d) for each of k k-means centres, wherever the rows stand."
     order = _by_content(x)
-    return order[assign_distinct(x[order], weighted_kmeans(x[order], k, seed=seed).centers)]
+    return order[assign_distinct(x[order], weighted_kmeans(x[order], k, seed=seed).centers, ties[order])]
 
 def sample(query, ids, k, sampler='confidence', confidence='posterior', seed=0): # (k,) of `ids`, which are unlabelled and sorted
-    "Choose k of some ids by one of BAL's samplers (BAL, section 5.4); ties to the smaller id."
+    "Choose k of some ids by one of BAL's samplers (BAL, section 5.4); ties by priority."
     if sampler == 'random': return query.rng.choice(ids, k, replace=False)
-    if sampler == 'kmeans': return ids[_one_a_center(query.rows('features', ids), k, seed)]
+    if sampler == 'kmeans': return ids[_one_a_center(query.rows('features', ids), k, seed, query.ties_of(ids))]
     if sampler == 'confidence' and confidence != 'posterior': score = -normalised_confidence(query.rows('logits', ids))
     else: score = (entropy_score if sampler == 'entropy' else least_confidence_score)(query.rows('probs', ids))
-    return ids[top_k(score, k)]
+    return ids[top_k(score, k, query.ties_of(ids))]
 
 # %% ../../nbs/strategies/60_bal.ipynb #6589c489
 @strategy('bal', needs=('features',), deterministic=False)

@@ -73,7 +73,7 @@ def check_samples(samples=100, of='votes'): # as for `variation_ratio`
 
 def _mc_score(name, score, default): # a strategy with the option `samples`
     "Label the k rows whose Monte Carlo samples score highest."
-    def f(query, k, samples=default): check_samples(samples); return query.unlabelled[top_k(score(query.samples(samples)), k)]
+    def f(query, k, samples=default): check_samples(samples); return query.unlabelled[top_k(score(query.samples(samples)), k, query.ties)]
     f.__name__, f.__doc__ = name, score.__doc__.partition('; `')[0] + '.'
     s = strategy(name, needs=('mc',), score=lambda query: score(query.samples(default)))(f)
     s.check = check_samples # `build` asks it before anything runs
@@ -99,6 +99,6 @@ def variation_ratio(
 ): # (k,) ids, highest first
     "Share of samples that do not vote for the winner (Freeman, 1965), ties to the least confident mean."
     check_samples(samples, of)
-    return query.unlabelled[top_k(_votes_then_mean(query.samples(samples), of), k)]
+    return query.unlabelled[top_k(_votes_then_mean(query.samples(samples), of), k, query.ties)]
 
 variation_ratio.check = check_samples # `build` asks it before anything runs

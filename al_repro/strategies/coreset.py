@@ -25,7 +25,7 @@ def coreset(
     "Farthest-first on the embeddings, starting from the labelled set (Sener & Savarese, 2018, algorithm 1); `ValueError` without one."
     import torch
     u, l = (torch.as_tensor(e, device=query.device) for e in (query.embeds, query.labelled_embeds))
-    return query.unlabelled[k_center(u, k, centers=l)]
+    return query.unlabelled[k_center(u, k, centers=l, ties=query.ties)]
 
 # %% ../../nbs/strategies/20_coreset.ipynb #f4095aba
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def robust_cover(
     outliers=0, # points that may stay uncovered
     time_limit=180, # seconds for each integer program
     eps=.01, # stop once radius and lower bound differ by this share of the radius; 0: the optimum
+    ties=None, # (u,) priorities, smaller = earlier among equals; None: the positions
 ): # a `Cover`
     "Robust k-center (Sener & Savarese, 2018, Algorithm 2), never worse than greedy; `ValueError` for more than 10,000 points, k > u, NaN."
     began, x = time.monotonic(), np.asarray(x, np.float64)
@@ -139,7 +140,8 @@ def robust_cover(
     if not 1 <= k <= len(x): raise ValueError(f"k={k} with {len(x)} rows of x; choose 1 <= k <= {len(x)}")
     _check_robust(outliers, time_limit, eps)
     centers, outliers = np.asarray(x[:0] if centers is None else centers, np.float64), int(outliers)
-    order, far = np.lexsort(x.T[::-1]), k_center(x, min(k + outliers, len(x)), centers)
+    order = np.lexsort((np.arange(len(x)) if ties is None else ties, *x.T[::-1])) # copies by priority
+    far = k_center(x, min(k + outliers, len(x)), centers, ties)
     x, far = x[order], np.argsort(order)[far]
     m, D, c = _start(x, far, k, centers, outliers)
     solve, covers = _solver(x, centers, m, D, k, outliers, time_limit)
@@ -165,7 +167,7 @@ def robust_coreset(
     if subsample is not None and subsample < k: raise ValueError(f"subsample={subsample} holds fewer than k={k} rows; choose subsample >= k")
     if subsample is not None and subsample < len(ids): ids = np.sort(query.rng.choice(ids, int(subsample), replace=False))
     if outliers is None: outliers = (len(ids) + len(query.labelled))//10_000
-    r = robust_cover(query.rows('embeds', ids), k, query.labelled_embeds, outliers, time_limit, eps)
+    r = robust_cover(query.rows('embeds', ids), k, query.labelled_embeds, outliers, time_limit, eps, query.ties_of(ids))
     query.log.append(dict(radius=r.radius, lower_bound=r.lower_bound, proven=r.proven, outliers=ids[r.outliers].tolist(), solves=r.solves, status=r.status))
     return ids[r.picks]
 

@@ -150,7 +150,7 @@ def dal(
         picks = []
         for q,(sample,score) in zip(qs, discriminate(qs, how, train_on, on)):
             keep = np.isin(q.unlabelled, sample) if score_on == 'subsample' and len(sample) >= k else slice(None)
-            picks.append(q.unlabelled[keep][top_k(score[keep], k)])
+            picks.append(q.unlabelled[keep][top_k(score[keep], k, q.ties[keep])])
         return picks
     return select_many(in_steps(together(needs=['x' if on == 'pixels' else 'embeds'])(step), mini_queries), queries, k)
 

@@ -245,6 +245,6 @@ def dfal(
         steps = 2*steps or iterations
         if found.flipped.sum() >= k: break
     query.log.append(dict(iterations=steps, rows=len(x), flipped=float(found.flipped.mean()), unflipped=int((~found.flipped).sum())))
-    return query.unlabelled[top_k(distance_score(found), k)]
+    return query.unlabelled[top_k(distance_score(found), k, query.ties)]
 
 dfal.check = check_options # `build` asks it before anything runs

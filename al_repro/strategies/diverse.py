@@ -24,9 +24,9 @@ def shortlist(
     scores, # (u,) higher = label sooner
     k, beta, # ids to pick; candidates for each of them
 ): # (m,) positions, highest score first
-    "The beta*k highest scores, or all that are left (Zhdanov, 2019); ties to the smaller id."
+    "The beta*k highest scores, or all that are left (Zhdanov, 2019); ties by priority."
     u = len(query.unlabelled)
-    return top_k(scores, u if beta*k >= u else round(beta*k))
+    return top_k(scores, u if beta*k >= u else round(beta*k), query.ties)
 
 # %% ../../nbs/strategies/50_diverse.ipynb #490b68bc
 CHOICES = dict(optimizer=('greedy', 'lazy', 'two-stage', 'naive', 'stochastic'), similarity=('squared', 'distance'), # option -> its values, the default first

@@ -241,7 +241,7 @@ def egl(
     "Label the longest expected gradient (Settles, Craven & Ray, 2008); needs x and model, with layers=last probs and embeds."
     check_options(layers, squared)
     guard(query, k, ('probs', 'embeds') if layers == 'last' else ('x', 'model'), 'egl' if layers == 'all' else f'egl(layers={layers})')
-    return query.unlabelled[top_k(check_finite(_egl(query, layers, squared), 'score'), k)]
+    return query.unlabelled[top_k(check_finite(_egl(query, layers, squared), 'score'), k, query.ties)]
 
 egl.check = check_options # `build` asks it before anything runs
 
@@ -275,6 +275,6 @@ def chunk_egl(
     chunk=100, # rows that share their gradients, in the pool's order
 ): # (k,) ids, highest score first
     "EGL as DAL's reference code computes it: not per row, so the choice depends on the order of the pool."
-    return query.unlabelled[top_k(check_finite(chunk_egl_score(query.model, query.x, chunk), 'score'), k)]
+    return query.unlabelled[top_k(check_finite(chunk_egl_score(query.model, query.x, chunk), 'score'), k, query.ties)]
 
 chunk_egl.check = check_chunk

@@ -178,7 +178,7 @@ def pick_parts(
     for part in np.array_split(np.arange(k), min(how.sub_queries, k)):
         score = base + tuned_rotation(net, queries, picks, generators, how) if len(picks[0]) else base
         if not np.isfinite(score).all(): raise Diverged(f"the scoring network ended in scores that are not numbers; lower lr={how.lr}")
-        picks = [np.append(p, q.unlabelled[top_k(np.where(np.isin(q.unlabelled, p), -np.inf, s), len(part))]) for p,q,s in zip(picks, queries, score)]
+        picks = [np.append(p, q.unlabelled[top_k(np.where(np.isin(q.unlabelled, p), -np.inf, s), len(part), q.ties)]) for p,q,s in zip(picks, queries, score)]
     return picks
 
 def tuned_rotation(net, queries, picks, generators, how): # (m,u) rotation scores

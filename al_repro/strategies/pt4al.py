@@ -16,11 +16,12 @@ from .bal import normalised_confidence
 def loss_order(
     losses, # (n,) pretext losses
     sort='numeric', # 'string': the released code's sort of the losses as text
-): # (n,) positions, highest loss first, ties to the smaller position
+    ties=None, # (n,) priorities, smaller = earlier among equals; None: the positions
+): # (n,) positions, highest loss first
     "The order in which PT4AL cuts the pool into batches (Yi et al., 2022); `ValueError` for NaN."
     keys = check_finite(np.asarray(losses), 'losses')
     if sort == 'string': keys = np.unique([str(float(v)) for v in keys], return_inverse=True)[1]
-    return top_k(keys, len(keys))
+    return top_k(keys, len(keys), ties)
 
 # %% ../../nbs/strategies/62_pt4al.ipynb #e2a89d81
 def evenly(
@@ -43,7 +44,7 @@ def batch_of(
 ): # ids of the cycle's batch and of the others, unlabelled, highest loss first
     "The batch of a cycle, and the rest of the pool."
     ids = np.sort(np.concatenate([query.unlabelled, query.labelled]))
-    order = ids[loss_order(query.rows('losses', ids), sort)]
+    order = ids[loss_order(query.rows('losses', ids), sort, query.ties_of(ids, all_run=True))]
     batch = np.array_split(order, cycles)[cycle] if cycle < cycles else order[:0]
     order = order[np.isin(order, query.unlabelled)]
     inside = np.isin(order, batch)
@@ -72,7 +73,7 @@ def pt4al(
     def take(ids, n):
         if not cycle: return ids[evenly(len(ids), n)]
         ids = np.sort(ids)
-        return ids[top_k(-sure[np.searchsorted(query.unlabelled, ids)], n)]
+        return ids[top_k(-sure[np.searchsorted(query.unlabelled, ids)], n, query.ties_of(ids))]
     n = min(k, len(batch))
     query.log.append(dict(cycle=cycle, batch=len(batch), filled=k - n))
     return np.concatenate([take(batch, n), take(rest, k - n)])

@@ -181,6 +181,6 @@ def vaal(
     "Label what a discriminator on the codes of a VAE is surest is unlabelled (Sinha et al., 2019)."
     check_vaal(epochs, latent, beta, adversarial, lr, batch, width, reduction)
     how = Vaal(int(epochs), int(latent), beta, adversarial, lr, int(batch), int(width), reduction)
-    return [q.unlabelled[top_k(s, k)] for q,s in zip(queries, unlabelled_odds(queries, how))]
+    return [q.unlabelled[top_k(s, k, q.ties)] for q,s in zip(queries, unlabelled_odds(queries, how))]
 
 vaal.check = check_vaal # `build` asks it before anything runs
