@@ -39,7 +39,7 @@ def share_of_error(
     left = 100 - accuracy
     return margin/left if left > 0 else math.nan
 
-# %% ../../nbs/experiments/04_claims.ipynb #375fde21
+# %% ../../nbs/experiments/04_claims.ipynb #f7b264e5
 def stands_for(
     data, # name of a data set, e.g. 'cifar10-jpeg'
     names, # of the data sets that a source speaks of
@@ -56,6 +56,7 @@ class Scope:
     max_query:float = math.inf # nor larger ones
     says:str = '' # the same in words
 
+    def is_own(self, data): return not self.data or data in self.data
     def has_data(self, data): return not self.data or stands_for(data, self.data) is not None
     def has(self, protocol, data): return self.has_data(data) and any(fnmatchcase(protocol, p) for p in self.protocols)
     def has_query(self, query): return not self.min_query > query and not query > self.max_query   # studies have none
@@ -124,7 +125,7 @@ class Claim:
     def _check(self, name, value, known):
         if value not in known: raise ValueError(f'{name}={value!r} of claim {self.id!r} is not known; use one of {known}')
 
-# %% ../../nbs/experiments/04_claims.ipynb #7df722e1
+# %% ../../nbs/experiments/04_claims.ipynb #8707b414
 OUTCOMES = ('holds', 'small', 'depends', 'fails', 'undecided', 'description only', 'not run')   # of a claim
 _SEEN = {'holds': 'seen', 'fails': 'not seen', 'small': 'lead too small to matter'}
 _BARE = {'small': 'lead too small to matter'}
@@ -133,14 +134,14 @@ def in_words(
     outcome, # one of OUTCOMES
     scale, # 'paper', 'quick', ...
     data='', # name of the data set
-    scope=Scope(), # of the claim
+    own=True, # is it the source's own data, not a form of it?
     inside=True, # is the claim counted here?
 ): # the verdict as it is shown
     "An outcome with its scale; 'reproduced' and 'not reproduced' only at the source's scale and on its own data."
     if not inside: return f'beyond the source: {_BARE.get(outcome, outcome)}'
     if outcome not in _SEEN: return outcome
     if scale != 'paper': return f'{_SEEN[outcome]} in small runs'
-    if scope.data and data not in scope.data: return f'{_SEEN[outcome]} on {data}'
+    if not own: return f'{_SEEN[outcome]} on {data}'
     return {'holds': 'reproduced', 'fails': 'not reproduced'}.get(outcome, _SEEN[outcome])
 
 # %% ../../nbs/experiments/04_claims.ipynb #a92ef550

@@ -85,7 +85,7 @@ def by_network(
     return d.groupby(pd.Index(pairs, tupleize_cols=False)).mean()
 
 # %% ../../nbs/experiments/04f_evidence.ipynb #1a703094
-COLUMNS = ['claim', 'statement', 'source', 'since', 'inside', 'kind', 'statistic', 'unit', 'protocol', 'data', 'scale', 'query', 'device',
+COLUMNS = ['claim', 'statement', 'source', 'since', 'inside', 'own', 'kind', 'statistic', 'unit', 'protocol', 'data', 'scale', 'query', 'device',
            'part', 'a', 'b', 'setting', 'counts', 'effect', 'low', 'high', 'low90', 'high90', 'sd', 'n', 'p_t', 'p_sign_flip',
            'p_against', 'p_for', 'p_holm', 'margin', 'margin_share', 'published', 'outcome', 'stands', 'verdict', 'seeds', 'note',
            'departures', 'written', 'command', 'hours']
@@ -103,7 +103,7 @@ def _head(claim, cell, inside, **kw):
     "A row with everything that a claim and a cell (protocol, data, scale, query) say."
     row = dict.fromkeys(COLUMNS, math.nan) | dict.fromkeys(('device', 'a', 'b', 'setting', 'note', 'departures', 'written', 'command'), '')
     row |= {k: getattr(claim, k) for k in ('statement', 'source', 'since', 'kind', 'statistic', 'unit')}
-    return row | dict(zip(('protocol', 'data', 'scale', 'query'), cell)) | dict(claim=claim.id, inside=inside, counts=True, n=0) | kw
+    return row | dict(zip(('protocol', 'data', 'scale', 'query'), cell)) | dict(claim=claim.id, inside=inside, counts=True, n=0, own=claim.scope.is_own(cell[1])) | kw
 
 def _pairs(claim, cell, runs_):
     "The comparisons in a cell, as Parts between full labels; asides only where they were run."
@@ -182,7 +182,7 @@ def _whole(claim, cell, parts, outcome, runs_, plan, inside):
         todo = plan.todo(cell, runs_.have, dict.fromkeys(s for p in still for k in 'ab' for s in p[k].split(' | ') if s), seeds)
     names = [s for p in parts for k in 'ab' for s in p[k].split(' | ') if s]
     like = claim.needs if claim.study else cell[0]
-    words = in_words(outcome, cell[2], cell[1], claim.scope, inside)
+    words = in_words(outcome, cell[2], cell[1], claim.scope.is_own(cell[1]), inside)
     return _head(claim, cell, inside, part=claim.combine, device='+'.join(sorted({d for p in parts for d in p['device'].split('+') if d})),
                  n=min([p['n'] for p in parts], default=0), seeds=seeds, margin=parts[0]['margin'] if parts else math.nan, outcome=outcome, stands=outcome,
                  verdict=words, note=_note(parts, claim.combine), written=_together([p['written'] for p in parts]),
