@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATISTICS', 'IN_WORDS', 'UNITS', 'MIN_SEEDS', 'made_up', 'fresh', 'aulc', 'final', 'early', 'middle', 'last_fifth',
-           'pick_entropy', 'value', 'runs', 'paired', 'sign_flip', 'Effect', 'effect', 'detectable', 'seeds_needed']
+           'pick_entropy', 'value', 'runs', 'better_of', 'said', 'paired', 'sign_flip', 'Effect', 'effect',
+           'detectable', 'seeds_needed']
 
 # %% ../../nbs/experiments/03a_effects.ipynb #420042cc
 import math
@@ -124,13 +125,33 @@ def runs(points, **kw):
     base = dict(protocol='dal-q10', data='mnist', scale='quick', query=10, device='cpu', stale=False, done=True) | kw
     return t.assign(test_accuracy=t.pop('points') / 100, labelled=base['query'] * (t['round'] + 1), **base)
 
+# %% ../../nbs/experiments/03a_effects.ipynb #b3946ebb
+def better_of(
+    values, # DataFrame: a row per seed, a column per strategy, the first the preferred one in a tie
+): # Series by seed
+    "The better of several strategies, chosen for each seed by the mean of the *other* seeds; seeds that lack one of them are left out."
+    t = values.dropna()
+    if len(t) < 2: return pd.Series(dtype=float)
+    others = (t.sum() - t)/(len(t) - 1)
+    return pd.Series([t.loc[s, others.loc[s].idxmax()] for s in t.index], t.index)
+
+def said(side): # text
+    "A side of a comparison in words: a strategy, the better of several, or a number."
+    return f"the better of {' and '.join(side)}" if isinstance(side, tuple) else f'{side}'
+
 # %% ../../nbs/experiments/03a_effects.ipynb #237b1eee
+def _side(wide, name):
+    "One side of a comparison by seed: a strategy, or the better of a tuple of them."
+    none = pd.Series(dtype=float)
+    if isinstance(name, str): return wide.get(name, none)
+    return better_of(pd.DataFrame({s: wide.get(s, none) for s in name}))
+
 def _differences(stats, a, b, statistic):
     "a - b per shared seed, from one row per run; seeds of one side only in `attrs`."
     wide = {s: g.set_index('seed')[statistic] for s, g in stats.groupby('strategy')}
-    x = wide.get(a, pd.Series(dtype=float))
-    y = wide.get(b, pd.Series(dtype=float)) if isinstance(b, str) else pd.Series(float(b), x.index) # a number: one sample against it
-    d = (x - y).dropna().rename(f'{a} vs {b}')
+    x = _side(wide, a)
+    y = pd.Series(float(b), x.index) if isinstance(b, (int, float)) else _side(wide, b)    # a number: one sample against it
+    d = (x - y).dropna().rename(f'{said(a)} vs {said(b)}')
     d.index.name = 'seed'
     d.attrs = dict(shared=len(d), only_a=[*x.index.difference(y.index)], only_b=[*y.index.difference(x.index)])
     return d

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'TEXT', 'WHOLE', 'NUMBER', 'YES_NO', 'DICT', 'LIST', 'NONE', 'JSON_TYPES', 'PROTOCOL', 'ROUND', 'RECORD',
-           'model_version', 'identity', 'write_json', 'pack_ids', 'unpack_ids', 'versions', 'new_record', 'path_of',
-           'rounds_of', 'fits', 'shape_of', 'agrees', 'known_part', 'read_json', 'stale_reason', 'load_records',
-           'refuse_strangers', 'entropy_of', 'table', 'picks', 'helpers']
+           'model_version', 'identity', 'write_json', 'pack_ids', 'unpack_ids', 'versions', 'today', 'new_record',
+           'path_of', 'rounds_of', 'fits', 'shape_of', 'agrees', 'known_part', 'read_json', 'stale_reason',
+           'load_records', 'refuse_strangers', 'entropy_of', 'table', 'picks', 'helpers']
 
 # %% ../../nbs/experiments/01_records.ipynb #98a60006
 import base64, json, platform, zlib
+from datetime import datetime, timezone
 from importlib import metadata
 from dataclasses import fields
 from pathlib import Path
@@ -61,12 +62,16 @@ def versions(
     own = {estimator(model).library: metadata.version(estimator(model).library)} if model in ESTIMATORS else {}
     return dict(al_repro=al_repro.__version__, python=platform.python_version(), torch=torch.__version__, numpy=np.__version__) | own
 
+def today(): # text
+    "The day by UTC, as records and claims carry it."
+    return datetime.now(timezone.utc).strftime('%Y-%m-%d')
+
 def new_record(protocol, spec, seed, data, initial, device, members):
-    "The record of a run that has not begun."
+    "The record of a run that has not begun; `versions.begun` is the day on which it did, kept when it is resumed."
     return dict(format=FORMAT, protocol=protocol.json(), spec=spec.json(), label=str(spec), seed=seed, identity=identity(protocol, spec, data.fingerprint),
         strategy_version=known()[spec.name].version, model_version=model_version(protocol.recipe.model),
         data=dict(name=data.name, fingerprint=data.fingerprint, n=data.n, n_test=len(data.y_test), classes=list(data.classes)),
-        versions=versions(protocol.recipe.model), device=device, members=list(members), initial=pack_ids(initial), rounds=[], done=False)
+        versions=versions(protocol.recipe.model) | dict(begun=today()), device=device, members=list(members), initial=pack_ids(initial), rounds=[], done=False)
 
 def path_of(out, protocol, spec, seed, ident): # a Path
     "Where a run's record lies: <out>/<protocol>/<spec>-<identity>-<seed>.json."
@@ -196,9 +201,10 @@ def table(
     rows = []
     for r in records:
         p, stale = r['protocol'], bool(stale_reason(r))
-        head = dict(protocol=p['name'], data=r['data']['name'], scale=p['scale'], strategy=r['label'], seed=r['seed'], query=p['query'], device=r['device'], stale=stale, done=r['done'])
+        head = dict(protocol=p['name'], data=r['data']['name'], scale=p['scale'], strategy=r['label'], seed=r['seed'], query=p['query'], device=r['device'], stale=stale, done=r['done'],
+                    begun=r['versions'].get('begun', ''), network=r.get('assets', {}).get('pretext', ''))
         rows += [head | {k: x[k] for k in ('round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss')} | dict(pick_entropy=entropy_of(x.get('classes'))) | {f'seconds_{k}': v for k,v in x['seconds'].items()} for x in r['rounds']]
-    columns = ['protocol', 'data', 'scale', 'strategy', 'seed', 'query', 'round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss', 'pick_entropy', 'seconds_fit', 'seconds_outputs', 'seconds_select', 'device', 'stale', 'done']
+    columns = ['protocol', 'data', 'scale', 'strategy', 'seed', 'query', 'round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss', 'pick_entropy', 'seconds_fit', 'seconds_outputs', 'seconds_select', 'device', 'stale', 'done', 'begun', 'network']
     return pd.DataFrame(rows, columns=columns)
 
 def picks(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from ..core.query import nearest
 from ..core.files import digest, set_aside, writable
-from .records import DICT, NONE, NUMBER, TEXT, WHOLE, fits, versions, write_json
+from .records import DICT, NONE, NUMBER, TEXT, WHOLE, fits, today, versions, write_json
 from .workers import deaf, processes, start_worker, usable_cores
 
 # %% ../../nbs/experiments/07_studies.ipynb #19a7864d
@@ -108,7 +108,7 @@ def measure_seed(
     values, more = values if isinstance(values, tuple) else (values, None)
     if bad := [k for k,v in values.items() if not hasattr(v, '__float__') or not math.isfinite(v)]: raise ValueError(f"study {study.name} gave {bad[0]}={values[bad[0]]!r} for seed {seed}, which is no finite number; return plain numbers")
     record = dict(study=study.name, version=study.version, scale=scale, settings=settings, data=dict(name=name, fingerprint=print_), seed=seed, identity=ident,
-                  versions=versions(), device='cpu', seconds=round(time.perf_counter() - t, 3), values={k: float(v) for k,v in values.items()}, more=more)
+                  versions=versions() | dict(begun=today()), device='cpu', seconds=round(time.perf_counter() - t, 3), values={k: float(v) for k,v in values.items()}, more=more)
     if out is not None:
         path = study_path(out, study, scale, name, ident, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,8 +200,9 @@ def study_table(
     records, damaged = study_records(source) if isinstance(source, (str, Path)) else (source, [])
     if damaged: warnings.warn(f"left out as damaged (set aside when its seed is measured again): {', '.join(map(str, damaged))}", stacklevel=2)
     rows = [dict(protocol=f"study-{r['study']}", data=r['data']['name'] or 'synthetic', scale=r['scale'], query=float(r['settings'].get('query', 0)), strategy=q, seed=r['seed'],
-                 value=v, seconds=r['seconds'], device=r['device'], stale=bool(study_stale(r)), done=True) for r in records for q,v in r['values'].items()]
-    return pd.DataFrame(rows, columns='protocol data scale query strategy seed value seconds device stale done'.split())
+                 value=v, seconds=r['seconds'], device=r['device'], stale=bool(study_stale(r)), done=True,
+                 begun=r['versions'].get('begun', '')) for r in records for q,v in r['values'].items()]
+    return pd.DataFrame(rows, columns='protocol data scale query strategy seed value seconds device stale done begun'.split())
 
 # %% ../../nbs/experiments/07_studies.ipynb #6e324c9b
 def study_lines(
