@@ -1,12 +1,14 @@
 "The console script: runs, resumes and reports; errors are one line and exit code 2"
 import errno, os, re, subprocess, sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, pytest
 from PIL import Image
-from al_repro.core.query import Query, build
+from al_repro.core.query import Query, REGISTRY, build, strategy
 from al_repro.experiments import cli
 from al_repro.experiments.records import read_json, table
+from al_repro.experiments.runner import run
 
 SMOKE = ['reproduce', 'dal', '--scale', 'smoke', '--workers', '1', '--quiet']
 FEW = [*SMOKE, '--strategies', 'random,margin']
@@ -129,6 +131,65 @@ def test_own_images(al, tmp_path):
     refused(al(*FEW, '--data', 'folder:photo'), 'no folder', 'give folder:PATH')
     (tmp_path/'photos'/'dark'/'0.png').write_bytes(b'')
     refused(al(*FEW, '--data', 'folder:photos'), 'cannot read', '0.png')
+
+def folder(place, **classes):
+    "A folder of tiny grey images, `classes`: how many of each"
+    for c, (name, n) in enumerate(classes.items()):
+        (place/name).mkdir(parents=True)
+        for i in range(n):
+            a = np.random.default_rng([c, i]).integers(0, 90, (8, 8)) + 80*c
+            Image.fromarray(a.astype(np.uint8)).save(place/name/f'{i}.png')
+    return f'folder:{place}'
+
+@pytest.mark.parametrize('classes', [dict(a=40, b=40), dict(a=68, b=67), dict(a=100, b=1), dict(a=30, b=20)])
+def test_small_and_lopsided_folders(al, tmp_path, monkeypatch, classes):
+    "64, 108, 81 and 40 rows: every strategy of BAL's experiment finds its sub-pools, and PAL goes without classes where it knows one"
+    monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'assets'))
+    code, out, err = al('reproduce', 'bal', '--scale', 'smoke', '--seeds', '1', '--workers', '1', '--quiet',
+                        '--strategies', 'random,pal,bal', '--data', folder(tmp_path/'photos', **classes))
+    assert (code, err) == (0, '') and len(records()) == 3 and all(read_json(f)['done'] for f in records())
+
+def test_budgets_that_a_small_folder_has_no_room_for(al, tmp_path):
+    names = lambda data: [p.name for p in cli.choose('bal', *cli.data_of(data)[:1], n=cli.data_of(data)[1])]
+    assert names(folder(tmp_path/'few', a=30, b=20)) == ['bal-base', 'bal-large', 'bal-base-shared', 'bal-base-cold']
+    refused(al('reproduce', 'bal', '--data', folder(tmp_path/'fewer', a=10, b=10)), '16 rows are too few for the base budget', 'use 20 or more')
+    refused(al('reproduce', 'bal', '--data', folder(tmp_path/'one', a=30)), 'only one class')
+    for paper in ('dal', 'diverse-minibatch', 'bal'):          # its name alone does not make it a large one
+        for p in cli.choose(paper, 'folder:/x/svhn', n=90): assert p.size == 28 and p.labels <= 90
+    with pytest.raises(ValueError, match='protocol dal-q5 ends with 15 labels but 12 rows are in play'):
+        run([replace(cli.choose('dal', 'digits', 'smoke')[0], pool=12)], 'runs', ['random'])
+    with pytest.raises(ValueError, match=r"strategy bal\(beta=0.1, cycles=7\) cannot run in protocol 'bal-base': .*choose beta >= 0.35"):
+        run(cli.choose('bal', 'digits', 'smoke'), 'runs', ['random', 'bal(beta=0.1, cycles=7)'])
+    assert not Path('runs').exists()
+
+@pytest.fixture
+def fragile():
+    "A registered strategy that works in round 0 only"
+    @strategy('fragile', needs=('probs',))
+    def fragile(query, k):
+        "Works once."
+        if query.round: raise ValueError('round 1 is too much')
+        return query.unlabelled[:k]
+    yield
+    del REGISTRY['fragile']
+
+def test_one_strategy_that_cannot_run(al, fragile):
+    args = [*SMOKE, '--seeds', '1', '--strategies', 'fragile,margin']
+    code, out, err = al(*args)
+    said = 'fragile of dal-q5-digits-smoke, seed 0, round 1: round 1 is too much'
+    assert code == 4 and err == f'cannot go on: {said}\n'
+    assert f'1 run could not go on; all others did, and what is recorded is kept:\n  {said}' in out and 'To try these again' in out
+    assert {f.name.split('-')[0]: read_json(f)['done'] for f in records()} == dict(fragile=False, margin=True)
+    assert 'AULC' in out and '1 unfinished' in out and Path('al_repro_runs/report.html').exists()
+    kept = stamps()
+    assert al(*args)[0] == 4 and stamps() == kept          # the finished round is not repeated, nor lost
+    assert al(*args, '--deadline', '1e9')[0] == 4
+    code, out, err = al('reproduce', 'dal', '--scale', 'smoke', '--strategies', 'fragile,margin', '--dry-run')
+    assert code == 4 and 'cannot run: fragile of dal-q5-digits-smoke: round 1 is too much' in out and 'margin' in out
+
+def test_a_failure_shows_its_traceback_on_demand(al, fragile, monkeypatch):
+    monkeypatch.setenv('AL_REPRO_DEBUG', '1')
+    with pytest.raises(ValueError, match='too much'): al(*SMOKE, '--seeds', '1', '--strategies', 'fragile')
 
 
 # ---- what goes wrong

@@ -68,7 +68,7 @@ SMOKE = dict(vaal=dict(epochs=2, width=32), pal=dict(model='mlp', epochs=1, min_
 
 def quick(budget, data, n): # a Protocol
     "The same for two cores."
-    kind = 'digits' if data == 'digits' else family(data) if family(data) != 'digits' else 'folder'
+    kind = 'digits' if data == 'digits' else family(data, n) if family(data, n) != 'digits' else 'folder'
     recipe, pretext, pool, size = QUICK[kind]
     rows = min(pool or n, n)
     p = Protocol(f'bal-{budget}', data, 'quick', **bought(budget, rows), recipe=replace(recipe, warm=budget == 'base'), pool=pool, size=size, start='own', pretext=pretext, seeds=10)
@@ -76,7 +76,7 @@ def quick(budget, data, n): # a Protocol
 
 def smoke(p): # a Protocol
     "The first two of all rounds, with two seeds, in seconds; no evidence for anything."
-    p = replace(p, scale='smoke', query=20, initial=20, rounds=2, pool=400, recipe=replace(p.recipe, steps=20, milestones=()), pretext=replace(p.pretext, epochs=1, milestones=(), model='mlp'), validation=min(p.validation, 50), seeds=2)
+    p = replace(p, scale='smoke', query=min(20, p.query), initial=min(20, p.initial), rounds=2, pool=400, recipe=replace(p.recipe, steps=20, milestones=()), pretext=replace(p.pretext, epochs=1, milestones=(), model='mlp'), validation=min(p.validation, 50), seeds=2)
     return replace(p, strategies=tuple(Spec.make(s.name, **dict(s.options) | SMOKE.get(s.name, {})) for s in p.strategies))
 
 def scaled(budget, data, scale, n): # a Protocol
@@ -86,9 +86,9 @@ def scaled(budget, data, scale, n): # a Protocol
     return smoke(quick(budget, data, rows)) if scale == 'smoke' else (paper if scale == 'paper' else quick)(budget, data, rows)
 
 def make(data='digits', scale='quick', n=None): # a list of Protocols
-    "The three budgets, and the base one twice more: with one first batch for all, and trained afresh in every round."
-    ps = [scaled(b, data, scale, n) for b in BUDGETS]
-    if scale == 'smoke': return ps[:1]
+    "The three budgets, without those too small for the rows, and the base one twice more: with one first batch for all, and trained afresh in every round."
+    if scale == 'smoke': return [scaled('base', data, scale, n)]
+    ps = [scaled(b, data, scale, n) for b in BUDGETS if b == 'base' or n is None or BUDGETS[b][1]*n >= 1]
     again = lambda name, *these, **how: replace(ps[0], name=f'bal-base-{name}', strategies=tuple(s for s in ps[0].strategies if s.name in these), **how)
     return [*ps, again('shared', 'random', 'pt4al', 'activeft', 'bal', start='shared'),
             again('cold', 'random', 'least_confidence', 'pt4al', 'bal', recipe=replace(ps[0].recipe, warm=False))]

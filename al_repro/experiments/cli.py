@@ -9,7 +9,7 @@ __all__ = ['LISTS', 'EXAMPLES', 'split_strategies', 'specs_of', 'data_of', 'choo
            'plain', 'main']
 
 # %% ../../nbs/experiments/06_cli.ipynb #569704bf
-import argparse, inspect, os, re, shlex, sys
+import argparse, inspect, os, re, shlex, sys, time
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -154,12 +154,16 @@ def dry_run(ps, specs, a, device):
     print('timing two rounds of each strategy ...', flush=True)
     estimate([smoke(ps[0])], [Spec('random')], 1, a.root, device, 1, a.out) # the first round of a process is slower
     rows = estimate(ps, specs, a.seeds, a.root, device, a.workers, a.out)
+    cannot, rows = [r for r in rows if r['why']], [r for r in rows if not r['why']]
+    print(*(f"cannot run: {r['strategy']} of {r['protocol']}: {r['why']}" for r in cannot), sep='\n', end='\n'*bool(cannot))
+    if not rows: raise ValueError("no strategy of these protocols can run; choose others, or other data")
     width = max(len(r['strategy']) for r in rows)
     print(f"{'protocol':26} {'strategy':{width}} {'runs':>5} {'rounds':>7} {'s/round':>8} {'hours':>8} {'MB':>7}")
     for r in rows: print(f"{r['protocol']:26} {r['strategy']:{width}} {r['runs']:5} {r['rounds']:7} {r['seconds_a_round']:8.2f} {r['hours']:8.3f} {r['bytes']/1e6:7.2f}")
     runs, hours, size = (sum(r[k] for r in rows) for k in ('runs', 'hours', 'bytes'))
     if not all(made(p, load(p.data, a.root, p.size)) for p in ps if p.pretext): print('the pretext task comes on top; it is trained once, when the runs begin')
     print(f'in all: {runs:,} runs, about {hours:.2g} hours, {size/1e6:.3g} MB in {a.out}; a dry run writes nothing')
+    return 4 if cannot else 0
 
 # %% ../../nbs/experiments/06_cli.ipynb #3485261a
 def why_left(a): # text
@@ -168,8 +172,8 @@ def why_left(a): # text
 
 # %% ../../nbs/experiments/06_cli.ipynb #c2743e1d
 def cmd_reproduce(a): # exit code
-    "Run what is missing of an experiment, then report: 0 if all runs are complete, 3 if the deadline came first."
-    from al_repro.experiments.runner import run
+    "Run what is missing of an experiment, then report: 0 if all runs are complete, 3 if the deadline came first, 4 if strategies could not run."
+    from al_repro.experiments.runner import CannotRun, run
     from al_repro.experiments.summary import report_on
     data, n = data_of(a.data)
     ps, device, out = choose(a.name, data, a.scale, n), device_of(a.device), Path(a.out).expanduser()
@@ -177,14 +181,18 @@ def cmd_reproduce(a): # exit code
     lines, rounds = plan_lines(ps, specs, a.seeds, out, a.root, device, a.workers)
     print(f"{a.name} on {a.data} at scale {a.scale}", *lines, sep='\n', flush=True)
     if a.dry_run: return dry_run(ps, specs, a, device)
-    left = run(ps, out, specs, a.seeds, a.root, device, a.workers, a.deadline, progress=not a.quiet)
+    failed, began = None, time.monotonic()
+    try: left = run(ps, out, specs, a.seeds, a.root, device, a.workers, a.deadline, progress=not a.quiet)
+    except CannotRun as e: failed, left = e, e.left
     print()
     tail = ''.join(f' --{k} {shlex.quote(v)}' for k,v,d in (('root', a.root, None), ('out', a.out, 'al_repro_runs')) if v != d)
     mine = [p.json() for p in ps]
     if any(out.rglob('*.json')): report_on(out, out, a.root, lambda r: r['protocol'] in mine, tail, {p['data']: a.data for p in mine})
-    if left: print(f'\n{why_left(a)}: {left:,} of {rounds:,} rounds are missing. To go on:\n  {again(a)}')
-    else: print(f'to repeat: {again(a)}')
-    return 3 if left else 0
+    if failed: print(f'\n{failed}\nTo try these again, and nothing else:\n  {again(a)}')
+    late = a.deadline and time.monotonic() - began > a.deadline
+    if left and (late or not failed): print(f'\n{why_left(a)}: {left:,} of {rounds:,} rounds are missing. To go on:\n  {again(a)}')
+    elif not left: print(f'to repeat: {again(a)}')
+    return 3 if left and (late or not failed) else 4 if failed else 0
 
 # %% ../../nbs/experiments/06_cli.ipynb #b58ba8bd
 def cmd_report(a):
@@ -289,7 +297,9 @@ def parser(): # an `ArgumentParser`
     arg('what', nargs='?', choices=list(LISTS), help='only these')
     _reproduce_arguments(add('reproduce', cmd_reproduce, 'run an experiment, or what is missing of it, and report', '''.
 Records are written after every round; the same command resumes, and repeats nothing.
-Exit code: 0 all runs are complete, 3 the deadline came first, 2 an error, 130 interrupted.'''))
+A strategy that cannot run is reported, at once and at the end; the others go on.
+Exit code: 0 all runs are complete, 2 an error, 3 the deadline came first,
+4 a strategy could not run and all else is complete, 130 interrupted.'''))
     arg = add('report', cmd_report, 'tables, figures and report.html from the records of a folder')
     arg('dir', metavar='DIR', help='the --out folder of a run, or one protocol\'s folder in it')
     arg('--root', help='folder of data sets, for the classes of the picks; the rest needs no data')

@@ -63,7 +63,7 @@ def smoke(p): # a Protocol
 
 def make(data='digits', scale='quick', n=None): # a list of Protocols
     "The forms of the experiment for a data set at a scale; `n` is its number of training rows, if known."
-    kind = 'text' if data == 'newsgroups' else family(data)
+    kind = 'text' if data == 'newsgroups' else family(data, n)
     if kind == 'text': ps = [on_text() if scale == 'paper' else replace(on_text(), scale='quick', seeds=10)]
     elif kind == 'digits': ps = [replace(small(data, DIGITS if data == 'digits' else n), scale='paper' if scale == 'paper' else 'quick')]
     else: ps = [replace(on(form), data=data) for on,form in ([(on_mnist, f) for f in MODELS] if kind == 'mnist' else [(on_cifar10, f) for f in CIFAR])]

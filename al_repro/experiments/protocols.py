@@ -115,13 +115,14 @@ SCALES = ('smoke', 'quick', 'paper')
 DIGITS = 1437 # training rows of scikit-learn's digits
 QUERIES = dict(digits=(5, 20, 100), mnist=(10, 100, 1000), cifar10=(1000, 5000, 10_000))
 
-def family(data): # which experiment a data set gets
-    "mnist and fashion-mnist play DAL's MNIST, the CIFARs and SVHN its CIFAR-10, anything else the small form."
+def family(data, n=None): # which experiment a data set gets
+    "mnist and fashion-mnist play DAL's MNIST, the CIFARs and SVHN its CIFAR-10, anything else, and what has fewer than 5,000 rows, the small form."
+    if n is not None and n < 5000: return 'digits'
     return 'mnist' if data in ('mnist', 'fashion-mnist') else 'cifar10' if data.split(':')[-1].rsplit('/', 1)[-1].startswith(('cifar', 'svhn')) else 'digits'
 
 def dal_protocols(data='digits', scale='quick', n=None): # a list of Protocols
     "The query sizes of DAL's experiment for a data set at a scale; `n` is its number of training rows, if known."
-    kind = family(data)
+    kind = family(data, n)
     if kind == 'digits':
         small = dict(size=28, model='lenet', seeds=5) if data != 'digits' else {}
         ps = [quick_small(q, data, **small) for q in QUERIES['digits']]

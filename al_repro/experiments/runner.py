@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Timed', 'train_round', 'play_round', 'common_accuracy', 'round_s', 'class_counts', 'standing', 'open_record',
-           'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'in_parts',
-           'check_samples', 'run', 'estimate', 'stand_in', 'pilot_round']
+           'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'in_parts', 'Failure',
+           'CannotRun', 'attempt', 'check_samples', 'check_sizes', 'run', 'estimate', 'timed_pilot', 'stand_in',
+           'pilot_round']
 
 # %% ../../nbs/experiments/02_runner.ipynb #63fc3cef
-import contextlib, time
+import contextlib, os, sys, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch
@@ -16,11 +17,11 @@ from ..core.data import load
 from ..core.files import set_aside, writable
 from ..core.models import ESTIMATORS, build_model, estimator
 from ..core.outputs import NoDropout, evaluate, forward_pass, outputs
-from ..core.query import Spec, build, select_many
+from ..core.query import Spec, build, known, select_many
 from ..core.train import fit, keep_memory
 from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
 from .workers import CONTEXT, deaf, processes, start_worker, usable_cores
-from .starts import assets_named, assets_of, first_pools, made, make_query, start_pool, validation_ids
+from .starts import assets_named, assets_of, first_pools, made, make_query, rows_in_play, start_pool, validation_ids
 
 # %% ../../nbs/experiments/02_runner.ipynb #2d0860b5
 class Timed:
@@ -125,7 +126,10 @@ def run_group(
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     past = dict(fitted=catch_up(protocol, pools, data, seeds) if first <= protocol.rounds else None)
     for round in range(first, protocol.rounds + 1):
-        entries, pools = play_round(protocol, strategy, pools, data, seeds, round, shared, past, assets)
+        try: entries, pools = play_round(protocol, strategy, pools, data, seeds, round, shared, past, assets)
+        except Exception as e:
+            e.round = round # for whoever reports it
+            raise
         for r,e,f in zip(records, entries, paths):
             r['rounds'].append(e); r['done'] = round == protocol.rounds
             write_json(f, r)
@@ -191,6 +195,39 @@ def in_parts(jobs, workers): # jobs
     n = max(2, -(-workers//max(1, len(last))))
     return jobs[:-workers] + [Job(j.protocol, j.specs[i::n], j.seeds) for j in last for i in range(min(n, len(j.specs)))]
 
+# %% ../../nbs/experiments/02_runner.ipynb #5f0c2a42
+@dataclass(frozen=True)
+class Failure:
+    "A strategy that could not go on: where, and why."
+    protocol:str # its folder
+    strategy:str
+    seeds:tuple
+    round:int # the one that failed; None: before the first of this call
+    why:str
+    def __str__(self):
+        when = '' if self.round is None else f', round {self.round}'
+        return f"{self.strategy} of {self.protocol}, seed{'s'*(len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}{when}: {self.why}"
+
+class CannotRun(ValueError):
+    "Raised by `run` at its end: `failures` tells what could not run, `left` how many rounds are missing."
+    def __init__(self, failures, left):
+        self.failures, self.left = failures, left
+        runs = len({(f.protocol, f.strategy, s) for f in failures for s in f.seeds})
+        super().__init__('\n  '.join([f"{runs} run{'s'*(runs > 1)} could not go on; all others did, and what is recorded is kept:", *map(str, failures)]))
+    def __reduce__(self): return CannotRun, (self.failures, self.left)
+
+# %% ../../nbs/experiments/02_runner.ipynb #5f0c2a43
+def attempt(job, spec, data, out, shared, on_round): # a `Failure`, or None
+    "One strategy of a job; what goes wrong is told, not raised, unless it would stop the others too or `AL_REPRO_DEBUG` is set."
+    try: run_group(job.protocol, spec, job.seeds, data, out, shared, on_round)
+    except (Stopped, OSError): raise
+    except Exception as e:
+        if os.environ.get('AL_REPRO_DEBUG'): raise
+        kind = '' if isinstance(e, (ValueError, TypeError, RuntimeError, ImportError)) and str(e) else type(e).__name__ + ': '*bool(str(e))
+        failed = Failure(job.protocol.folder, str(spec), tuple(job.seeds), getattr(e, 'round', None), f'{kind}{e}')
+        print(f'cannot go on: {failed}', file=sys.stderr, flush=True)
+        return failed
+
 # %% ../../nbs/experiments/02_runner.ipynb #c3b7fb2a
 _W = {} # state of a worker process
 
@@ -207,27 +244,29 @@ def _after_round(counter, members, deadline):
     if deadline and time.time() > deadline: raise Stopped
 
 def _run_job(job):
-    "All strategies of a job's seeds, sharing their first round; True unless stopped."
-    shared = {}
+    "All strategies of a job's seeds, sharing their first round; what failed."
+    shared, failed = {}, []
+    def tick(): _after_round(_W['counter'], len(job.seeds), _W['deadline'])
     try:
-        for spec in job.specs:
-            run_group(job.protocol, spec, job.seeds, _W['data'], _W['out'], shared, lambda: _after_round(_W['counter'], len(job.seeds), _W['deadline']))
-        return True
-    except Stopped: return False
+        for spec in job.specs: failed.append(attempt(job, spec, _W['data'], _W['out'], shared, tick))
+    except Stopped: pass
+    return [f for f in failed if f]
 
 # %% ../../nbs/experiments/02_runner.ipynb #2dbb9c9b
 def _run_here(jobs, data, out, deadline, bar):
-    "The jobs in this process, one after the other."
+    "The jobs in this process, one after the other; what failed."
+    failed = []
     with one_thread():
         for job in jobs:
             shared = {}
             def tick(): bar.update(len(job.seeds)); _after_round(None, 0, deadline)
             try:
-                for spec in job.specs: run_group(job.protocol, spec, job.seeds, data, out, shared, tick)
-            except Stopped: return
+                for spec in job.specs: failed.append(attempt(job, spec, data, out, shared, tick))
+            except Stopped: break
+    return [f for f in failed if f]
 
 def _run_workers(jobs, data_args, device, out, workers, deadline, bar):
-    "The jobs spread over processes; the bar follows a shared counter."
+    "The jobs spread over processes; the bar follows a shared counter. What failed."
     counter = CONTEXT.Value('q', 0)
     with processes(workers, 'finished rounds are recorded', _init_worker, (counter, data_args, device, str(out), deadline)) as pool:
         with deaf(): futures = [pool.submit(_run_job, j) for j in jobs]
@@ -240,6 +279,7 @@ def _run_workers(jobs, data_args, device, out, workers, deadline, bar):
         for f in futures:
             if not f.cancelled() and f.exception(): raise f.exception()
         bar.update(counter.value - bar.n)
+        return [x for f in futures if not f.cancelled() for x in f.result()]
 
 # %% ../../nbs/experiments/02_runner.ipynb #ac4f1166
 def _checked(protocols, specs, seeds, workers, deadline): # protocols, specs
@@ -259,6 +299,16 @@ def check_samples(protocol, strategies, data):
     asks, model = [s.name for s in strategies if 'mc' in s.needs], protocol.recipe.model
     if asks and (model in ESTIMATORS or build_model(model, data.shape, data.n_classes, 1).first_dropout is None): raise NoDropout(f"strategy {asks[0]} needs Monte Carlo samples, and model={model!r} of protocol {protocol.name!r} has no dropout; choose a model with dropout, or leave the strategy out")
 
+# %% ../../nbs/experiments/02_runner.ipynb #5f0c2a44
+def check_sizes(protocol, specs, data):
+    "`ValueError`, before anything is trained, for a protocol or a strategy that needs more rows than are in play."
+    rows = len(rows_in_play(protocol, data.n, 0).ids)
+    run = dict(rows=rows, initial=protocol.initial, query=protocol.query, rounds=protocol.rounds, classes=data.n_classes)
+    for s in specs:
+        check = getattr(known().get(s.name), 'check_run', None)
+        try: check and check(**run, **dict(s.options))
+        except ValueError as e: raise ValueError(f"strategy {s} cannot run in protocol {protocol.name!r}: {e}; or leave it out") from None
+
 # %% ../../nbs/experiments/02_runner.ipynb #e727f793
 def run(
     protocols, # a list of `Protocol`s on one data set
@@ -271,16 +321,16 @@ def run(
     deadline=None, # seconds after which runs end at the end of their round
     progress=True,
 ): # rounds still missing
-    "Do what is missing of the protocols' runs; `ValueError` for a folder that holds something else."
+    "Do what is missing of the protocols' runs; `ValueError` for a folder that holds something else, or sizes that cannot work; `CannotRun` at the end if a strategy could not."
     from tqdm.auto import tqdm
     protocols, specs = _checked(protocols, specs, seeds, workers, deadline)
-    out, left, deadline = Path(out).expanduser(), 0, deadline and time.time() + deadline
+    out, left, failed, deadline = Path(out).expanduser(), 0, [], deadline and time.time() + deadline
     for size in dict.fromkeys(p.size for p in protocols):
         ps = [p for p in protocols if p.size == size]
         args = (ps[0].data, root, size)
         data = load(*args).to(device) # where a pretext task, too, is to be trained
         for p in ps: refuse_strangers(out/p.folder, p, data)
-        for p in ps: check_samples(p, [build(s) for s in specs or p.strategies], data)
+        for p in ps: check_samples(p, [build(s) for s in specs or p.strategies], data); check_sizes(p, specs or p.strategies, data)
         for m in {p.recipe.model for p in ps} & set(ESTIMATORS): estimator(m).prepare() # a library that is missing is named now
         jobs, n = todo(ps, specs, seeds, out, data, device)
         if jobs: writable(out, 'make room or choose another --out')
@@ -290,14 +340,14 @@ def run(
         jobs = in_parts(jobs, cores)
         workers_ = min(cores, len(jobs))
         with tqdm(total=n, unit='round', desc=ps[0].data, disable=not progress, smoothing=.05) as bar:
-            if workers_ == 1: _run_here(jobs, data, out, deadline, bar)
-            else: _run_workers(jobs, args, device, out, workers_, deadline, bar)
+            failed += _run_here(jobs, data, out, deadline, bar) if workers_ == 1 else _run_workers(jobs, args, device, out, workers_, deadline, bar)
         left += todo(ps, specs, seeds, out, data, device)[1]
+    if failed: raise CannotRun(failed, left)
     return left
 
 # %% ../../nbs/experiments/02_runner.ipynb #e77d56c3
 def estimate(protocols, specs=None, seeds=None, root=None, device='cpu', workers=None, out='al_repro_runs'): # a list of dicts
-    "Runs, hours and bytes still to do, for each protocol and strategy, from a timed pilot of two rounds."
+    "Runs, hours and bytes still to do, for each protocol and strategy, from a timed pilot of two rounds; what cannot run has NaN seconds and its reason."
     rows = []
     for p in protocols:
         data = load(p.data, root, p.size).to(device)
@@ -305,12 +355,19 @@ def estimate(protocols, specs=None, seeds=None, root=None, device='cpu', workers
         for spec in chosen:
             jobs, left = todo([p], [spec], n, out, data, device)
             group = [0] if device == 'cpu' else list(range(n))
-            with one_thread(): ends = [0., 0.] if not left else [pilot_round(p, spec, data, group, r) for r in (0, max(p.rounds - 1, 0))]
-            per_round = sum(ends)/2/len(group)
+            per_round, why = timed_pilot(p, spec, data, group) if left else (0., '')
             cores = min(workers or usable_cores(), n*len(chosen)) if device == 'cpu' else 1
             rows.append(dict(protocol=p.folder, strategy=str(spec), runs=sum(len(j.seeds) for j in jobs), rounds=left, seconds_a_round=round(per_round, 2), hours=round(left*per_round/cores/3600, 3),
-                             bytes=int(left*(p.query*7 + 60*data.n_classes + 400))))
+                             bytes=int(left*(p.query*7 + 60*data.n_classes + 400)), why=why))
     return rows
+
+def timed_pilot(p, spec, data, group): # seconds of a round and seed, '' or why there is none
+    "The mean of the first and the last round; a `ValueError` or the like is told, not raised."
+    try:
+        check_samples(p, [build(spec)], data); check_sizes(p, [spec], data)
+        with one_thread(): return sum(pilot_round(p, spec, data, group, r) for r in (0, max(p.rounds - 1, 0)))/2/len(group), ''
+    except OSError: raise
+    except Exception as e: return float('nan'), str(e) or type(e).__name__
 
 def stand_in(data): # dict, as of `assets_of`
     "Numbers of the shape that a pretext task gives, to time a round before it is trained."
