@@ -73,3 +73,53 @@ def test_a_new_address_reaches_every_form():
     ('def f(): print(1)', False), ('if bad: print(1)', False), ('x = 1', False), ('x;', False), ('f(x)', False), ('test_eq(a, b)', False),
     ('try: f()\nexcept ValueError as e: print(e)', False), ('fig = plt.figure(); plt.close(fig)', False), ('!pip list', False)])
 def test_what_surely_shows(src, shows): assert nb.must_show(src) is shows
+
+
+# ---------------------------------------------------------------- what the docs execute
+
+def cell(*lines): # as nbdev gives it to `tools/nb.py`
+    from execnb.nbio import mk_cell
+    from nbdev.process import NBProcessor, extract_directives
+    c = mk_cell('\n'.join(lines))
+    c.directives_ = extract_directives(c)
+    return c
+
+@pytest.mark.parametrize('lines', [
+    ['import math', 'print(math.pi)'],
+    ['from math import pi', 'def f(): return pi'],
+    ['#| hide', 'import shutil; shutil.rmtree(tmp)'],
+    ['#| export', 'import math', 'half = math.pi/2'],
+    ['try: import keras', 'except ImportError: pass'],
+    ['def f():', '    import math', '    return math.pi', 'f()'],
+    ['#| slow', 'import math'],
+    ['#| cuda', 'def f():', '    import math'],
+])
+def test_a_cell_that_the_docs_cannot_execute_alone_is_refused(lines):
+    assert nb.import_problem(cell(*lines))
+
+@pytest.mark.parametrize('lines', [
+    ['import math', 'from math import pi'],
+    ['print(math.pi)'],
+    ['def f():', '    import math', '    return math.pi'],
+    ['#| export', 'def f():', '    import math', '    return math.pi', 'half = f()/2'],
+    ['#| eval: false', 'import math', 'print(math.pi)'],
+    ['!pip install -q al_repro'],
+])
+def test_a_cell_that_the_docs_can_execute_alone_is_accepted(lines):
+    assert nb.import_problem(cell(*lines)) is None
+
+def test_the_docs_stop_where_the_check_says():
+    "nbdev executes the refused cell, without the cell before it"
+    from execnb.nbio import dict2nb
+    from nbdev.processors import FilterDefaults
+    exported = '#| export\ndef f(): return 1'
+    pages = lambda *cells: FilterDefaults()(dict2nb(dict(cells=[dict(cell_type='code', metadata={}, outputs=[], source=o) for o in cells], metadata={})))
+    pages('#| default_exp x', exported, 'n = f()', 'import math', 'print(n)')
+    with pytest.raises(Exception): pages('#| default_exp x', exported, 'n = f()', 'import math\nprint(n)')
+
+def test_links_of_the_pages_are_followed(tmp_path):
+    import json
+    md = lambda s: dict(cell_type='markdown', metadata={}, source=[s])
+    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[md('## One part\n\n[here](#one-part) [there](b.ipynb#f) [x](c.ipynb) [y](b.ipynb#other) [z](https://s/b.html#f) [u](https://s/d.html)')])))
+    (tmp_path/'b.ipynb').write_text(json.dumps(dict(cells=[md('---\noutput-file: b.html\n---'), md('## Other {#f}\n')])))
+    assert [o.split(' leads to ')[1].split(';')[0].split(',')[0] for o in nb.docs.link_problems(tmp_path, 'https://s')] == ['c.ipynb', 'b.ipynb#other', 'https://s/d.html']

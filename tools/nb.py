@@ -5,11 +5,15 @@
     python tools/nb.py readme                       # README.md from nbs/index.ipynb
     python tools/nb.py links --set-repo https://github.com/someone/al_repro
     python tools/nb.py check                        # everything a commit must satisfy
+    python tools/nb.py docs                         # the pages that Quarto renders, and their links
 """
 import argparse, ast, difflib, os, posixpath, re, shutil, subprocess, sys, tempfile, time, warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT/'tools'))
+import docs
+
 FOLDERS = 'core', 'strategies', 'experiments', 'repro', 'tutorials'
 MAX_LINES = 40          # of a code cell
 os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
@@ -48,6 +52,12 @@ def is_run(cell, flags):
     if cell.directives_.get('eval:', [''])[0].lower() == 'false': return False
     return not set(flags) & cell.directives_.keys()
 
+def parsed(src):
+    "The statements of a cell as nbdev reads them: none where it is a shell line or a magic"
+    if src.strip()[:1] in ('%', '!'): return []
+    try: return ast.parse(src).body
+    except SyntaxError: return []
+
 def clean(nb):
     "Clean `nb` in place as `nbdev_clean` does"
     from nbdev.clean import clean_nb
@@ -74,7 +84,8 @@ def run_nb(path, flags=''):
     shell.run("import matplotlib; matplotlib.rcParams['figure.dpi'] = 100; del matplotlib")
     for i, (cell, proc) in enumerate(zip(nb.cells, cells)):
         if not is_run(proc, skip): continue
-        cell.outputs = _dict2obj(list(shell.run(proc.source)))
+        src = proc.source if 'slow' in skip else re.sub(r'^RUN_SLOW = False', 'RUN_SLOW = True', proc.source, flags=re.M)
+        cell.outputs = _dict2obj(list(shell.run(src)))
         if shell.exc:
             tb = ''.join(o for out in cell.outputs if out.output_type == 'error' for o in out.traceback)
             print(f'{rel(path)}: cell {i} failed\n{"-"*70}\n{cell.source}\n{"-"*70}\n{tb}', file=sys.stderr)
@@ -313,6 +324,18 @@ def may_show(src):
     o = tree[-1].value
     return isinstance(o, ast.Call) and not ast.unparse(o.func).split('.')[-1].startswith(('test', 'check', 'assert', 'seed'))
 
+def import_problem(cell):
+    "What is wrong with the imports of a cell, which the docs execute without the cells before it; else None"
+    tree = parsed(cell.source)
+    is_import = lambda o: isinstance(o, (ast.Import, ast.ImportFrom))
+    within = [o for o in tree if any(map(is_import, ast.walk(o)))]
+    if not within: return None
+    if {'slow', 'cuda'} & cell.directives_.keys(): return 'imports in a marked cell, which the docs would execute'
+    if not is_run(cell, ()): return None
+    if any(map(is_import, tree)): alone = all(map(is_import, tree))
+    else: alone = {'export', 'exports', 'exporti'} & cell.directives_.keys() or all(isinstance(o, (ast.FunctionDef, ast.ClassDef)) for o in tree)
+    return None if alone else 'holds an import and other work; the docs execute it without the cells before it: split it'
+
 def nb_problems(path):
     "What is wrong with one notebook: not clean, not executed, too long a cell, ..."
     import json, nbformat
@@ -334,6 +357,7 @@ def nb_problems(path):
         code = next(iter(p.source.strip().splitlines()), '')[:60]
         outs, n = c.get('outputs', []), len(c.source.splitlines())
         if 'nbdev_export(' in p.source and re.sub(r'import nbdev;?|nbdev\.nbdev_export\(\)|\s', '', p.source): say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
+        if wrong := import_problem(p): say(f'cell {i} ({code}) {wrong}')
         if n > MAX_LINES: say(f'cell {i} ({code}) has {n} lines, more than {MAX_LINES}')
         text = nb2str(outs)
         if any(o['output_type'] == 'error' for o in outs): say(f'cell {i} ({code}) stores an error')
@@ -367,6 +391,16 @@ def cmd_check(a):
     return not res
 
 
+# ---------------------------------------------------------------- docs
+
+def cmd_docs(a):
+    "Make the pages that Quarto renders, executing each cell that holds an import; follow their links"
+    res = [f'{o}: changed by making the docs' for o in docs.make()] + docs.link_problems(docs.PAGES, address()[1])
+    for o in res: print(o)
+    print(f'{sum(1 for o in docs.PAGES.rglob("*.ipynb"))} pages, {len(res)} problems')
+    return not res
+
+
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sub = p.add_subparsers(dest='cmd', required=True)
@@ -379,6 +413,7 @@ def main(argv=None):
     l.add_argument('--set-repo', metavar='URL', help='new address, e.g. https://github.com/owner/al_repro')
     l.add_argument('--docs', metavar='URL', help='new address of the site (default: GitHub pages of the repository)')
     add('check', cmd_check)
+    add('docs', cmd_docs)
     a = p.parse_args(argv)
     if a.cmd != 'run': os.chdir(ROOT)
     return globals()['cmd_' + a.cmd](a)
