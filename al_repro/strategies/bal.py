@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'two_nearest', 'cluster_distance_difference', 'center_distances', 'sorted_ids', 'smallest_beta',
-           'sub_pools', 'check_options', 'normalised_confidence', 'sample', 'bal']
+           'sub_pools', 'check_options', 'normalised_confidence', 'sample', 'bal', 'check_run']
 
 # %% ../../nbs/strategies/60_bal.ipynb #dddc1171
 import functools, hashlib, math
@@ -222,3 +222,13 @@ def bal(
     return np.concatenate([sample(query, some, m, sampler, confidence, query.run_seed if cluster_seed is None else cluster_seed) for some,m in parts if m])
 
 bal.check = check_options # `build` asks it before anything runs
+
+# %% ../../nbs/strategies/60_bal.ipynb #939077ae
+def check_run(rows, initial, query, rounds, classes, cycles=7, beta=1., geometry='centred', by='cdd', clusters=None, **_):
+    "`ValueError` if `rows` rows in play are too few for `bal` in a run of `rounds` queries, or `cycles` too few."
+    if rounds >= cycles: raise ValueError(f"cycles={cycles} for {rounds + 1} batches; choose cycles={rounds + 1} or more: the batches of the whole run, the first included")
+    if rounds and initial + query < rows: sub_pools(rows, cycles, beta, geometry, query)
+    clusters = clusters or classes
+    if by in ('cdd', 'nearest') and clusters > rows: raise ValueError(f"clusters={clusters} for {rows} rows; choose clusters <= {rows}")
+
+bal.check_run = check_run # the runner asks it before anything is trained

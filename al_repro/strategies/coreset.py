@@ -172,3 +172,12 @@ def robust_coreset(
     return ids[r.picks]
 
 robust_coreset.check = _check_robust # `build` asks it before anything runs
+
+# %% ../../nbs/strategies/20_coreset.ipynb #318ef228
+def _check_run(rows, initial, query, rounds, classes, subsample=None, **_):
+    "`ValueError` if a run asks more of `robust_coreset` than its integer program can hold, or than its subsample has."
+    if rounds and rows - initial > 10_000 and (subsample is None or subsample > 10_000):
+        raise ValueError(f"{rows - initial:,} rows to cover, whose distances alone take {8e-9*(rows - initial)**2:.1f} GB; choose subsample=10000 or fewer")
+    if rounds and subsample is not None and subsample < query: raise ValueError(f"subsample={subsample} holds fewer than k={query} rows; choose subsample >= k")
+
+robust_coreset.check_run = _check_run # the runner asks it before anything is trained

@@ -197,13 +197,12 @@ def check_pal(model='resnet8', epochs=100, min_steps=300, lr=.01, batch=64, clas
     check_number(dict(classes=classes))
 
 def count_classes(q, how): # a query with a labelled set, a `Pal`; 0 without a class head
-    "Outputs of the class head; `ValueError` for images or labels that a scoring network cannot be trained on."
+    "Outputs of the class head, 0 while fewer than two classes are known; `ValueError` for images that cannot be turned."
     shape = q.rows('x', q.labelled[:1]).shape[1:]
     if len(shape) != 3 or shape[1] != shape[2]: raise ValueError(f"x has rows of shape {tuple(shape)}; PAL turns images by quarters, so give square ones, (channels, side, side): load the data with size=")
-    if len(q.labelled) < 2: raise ValueError(f"{len(q.labelled)} labelled image; PAL trains a network on the labelled ones: label two or more first")
     if not how.classes: return 0
     known = q.labels[q.labels >= 0]
-    if len(np.unique(known)) < 2: raise ValueError(f"labels hold {len(np.unique(known))} class, and the class head needs two to tell apart; label images of another class, or set classes=0 to leave that head out")
+    if len(np.unique(known)) < 2: return 0 # nothing to tell apart yet: the turns decide alone
     return q.n_classes or int(known.max()) + 1
 
 # %% ../../nbs/strategies/68_pal.ipynb #97caa635
