@@ -3,14 +3,19 @@
 
     python tools/rerun.py results --seed 0                          # a seed of every cell, the cheapest first
     python tools/rerun.py results --strategy margin --json out.json # cells that out.json holds are not repeated
-    python tools/rerun.py results --differing out.json --keep runs  # once more what differed there, records kept
     python tools/rerun.py --show out.json                           # what it holds, nothing is run
 
 A cell is one protocol folder and one strategy. Records are only read: the runs go to a folder of their own.
-Picks agree on one machine and one torch; elsewhere compare two versions of the code with each other:
-keep the runs of the first (--keep runs), then give that folder in the place of results.
+Each cell ends in one of three ways:
+
+    same       picks and accuracies are those of the record
+    rounding   they are not, but never because of ties: another machine or torch rounds otherwise
+    ties       a batch hangs on who goes first among equals: with ties to the smaller id the strategy picks others
+
+The second question is only asked of a batch that is not the record's; the first `ties` ends the cell.
+For two versions of the code on one machine: keep the runs of the first (--keep DIR), then give DIR for results.
 """
-import argparse, collections, functools, json, sys, tempfile, time
+import argparse, collections, contextlib, copy, functools, json, sys, tempfile, time
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 import numpy as np
@@ -73,16 +78,53 @@ def compare(old, new):
     "The first round whose picks or accuracy differ, and how; none for equal runs as far as the new one goes"
     for a, b in zip(old['rounds'], new['rounds']):
         d = difference(a, b)
-        if d['picks'] or d['order'] or d['accuracy']: return dict(outcome='differs', round=a['round']) | d
+        if d['picks'] or d['order'] or d['accuracy']: return dict(outcome='rounding', round=a['round']) | d
     return dict(outcome='same')
 
-def rerun(record, out, root, whole):
-    "One cell afresh, up to its first differing round unless `whole`; a row for the JSON"
+class Tied(Exception): "A batch that hangs on ties."
+
+@contextlib.contextmanager
+def ties_to_smaller_ids():
+    "Queries whose priorities are the ids themselves"
+    from al_repro.core.query import Query
+    own = Query.ties_of
+    Query.ties_of = lambda self, ids, all_run=False: np.asarray(ids, np.int64)
+    try: yield
+    finally: Query.ties_of = own
+
+def asked_twice(select_many, recorded):
+    "`select_many` that asks again, ties to the smaller id, where a batch is not among the `recorded` ones"
+    def select(strategy, queries, k):
+        before = [(copy.deepcopy(q.rng.bit_generator.state), len(q.log)) for q in queries]
+        picks = select_many(strategy, queries, k)
+        if all(tuple(p.tolist()) in recorded for p in picks): return picks
+        after = [(q.rng.bit_generator.state, q.log[n:]) for q, (_, n) in zip(queries, before)]
+        for q, (state, n) in zip(queries, before): q.rng.bit_generator.state, q.log[n:] = state, []
+        with ties_to_smaller_ids(): other = select_many(strategy, queries, k)
+        for q, (_, n), (state, log) in zip(queries, before, after): q.rng.bit_generator.state, q.log[n:] = state, log
+        for q, p, o in zip(queries, picks, other):
+            if (p != o).any(): raise Tied(len(q.past), len(np.setdiff1d(p, o)), tuple(o.tolist()) in recorded)
+        return picks
+    return select
+
+@contextlib.contextmanager
+def watched(record):
+    "The runner with `asked_twice` in it"
+    from al_repro.experiments import runner, starts
+    from al_repro.experiments.records import rounds_of
+    recorded = {tuple(ids.tolist()) for ids in rounds_of(record)}
+    own = runner.select_many
+    runner.select_many = starts.select_many = asked_twice(own, recorded)
+    try: yield
+    finally: runner.select_many = starts.select_many = own
+
+def rerun(record, out, root):
+    "One cell afresh, up to the first batch that hangs on ties; a row for the JSON"
     import torch
     from al_repro.core.query import Spec
     from al_repro.experiments.protocols import from_json
     from al_repro.experiments.records import identity, path_of, read_json
-    from al_repro.experiments.runner import Stopped, run_group
+    from al_repro.experiments.runner import run_group
     torch.set_num_threads(1)
     began, p = time.perf_counter(), from_json(record['protocol'])
     spec = Spec.make(record['spec']['name'], **record['spec']['options'])
@@ -90,15 +132,15 @@ def rerun(record, out, root, whole):
     if data.fingerprint != record['data']['fingerprint']: return head(record) | dict(outcome='other data')
     path = path_of(out, p, spec, record['seed'], identity(p, spec, data.fingerprint))
     path.unlink(missing_ok=True) # never resumed
-    def on_round():
-        if not whole and compare(record, read_json(path))['outcome'] != 'same': raise Stopped
-    try: run_group(p, spec, record['members'], data, out, on_round=on_round)
-    except Stopped: pass
-    return head(record) | compare(record, read_json(path)) | dict(seconds=round(time.perf_counter() - began, 1))
+    try:
+        with watched(record): run_group(p, spec, record['members'], data, out)
+        found = compare(record, read_json(path))
+    except Tied as e: found = dict(outcome='ties', round=e.args[0], picks=e.args[1], else_recorded=e.args[2])
+    return head(record) | found | dict(seconds=round(time.perf_counter() - began, 1))
 
-def attempt(record, out, root, whole):
+def attempt(record, out, root):
     "As `rerun`; an error becomes a row"
-    try: return rerun(record, out, root, whole)
+    try: return rerun(record, out, root)
     except Exception as e: return head(record) | dict(outcome='error', error=f'{type(e).__name__}: {e}')
 
 def prepare(record, root):
@@ -119,9 +161,12 @@ def prepare(record, root):
 def line(row):
     "A row in words"
     name = f"{row['protocol']:45} {row['strategy']:60} seed {row['seed']}"
-    if row['outcome'] != 'differs': return f"{name}  {row.get('error') or row['outcome']}"
-    how = 'in another order' if row['order'] else f"{row['picks']} picks"
-    return f"{name}  differs from round {row['round']} on: {how}, accuracy by {row['accuracy']}"
+    if row['outcome'] == 'ties':
+        how = f"{row['picks']} picks" if row['picks'] else 'the order'
+        return f"{name}  ties decide {how} in round {row['round']}" + '; with the smaller id as recorded'*row['else_recorded']
+    if row['outcome'] != 'rounding': return f"{name}  {row.get('error') or row['outcome']}"
+    how = 'picks in another order' if row['order'] else f"{row['picks']} other picks"
+    return f"{name}  rounding, from round {row['round']} on: {how}, accuracy by {row['accuracy']}; no ties"
 
 def read_rows(path):
     "The rows of a JSON file; none if there is no such file"
@@ -140,7 +185,7 @@ def finished(records, a, out):
         while waiting or running:
             while waiting and len(running) < a.workers and time.time() < until:
                 prepare(waiting[0], a.data_root)
-                with deaf(): running.add(pool.submit(attempt, waiting.pop(0), out, a.data_root, a.whole))
+                with deaf(): running.add(pool.submit(attempt, waiting.pop(0), out, a.data_root))
             if not running: return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for f in done: yield f.result()
@@ -155,9 +200,6 @@ def again(a):
     done = {key_of(r) for r in rows if r['outcome'] != 'error'}
     records, left = cells(a.folder, a.seed, a.protocol, a.strategy)
     for why, n in left.items(): print(f'left out: {n} records, {why}')
-    if a.differing:
-        only = {key_of(r) for r in read_rows(a.differing) if r['outcome'] == 'differs'}
-        records = [r for r in records if key_of(head(r)) in only]
     records = [r for r in records if key_of(head(r)) not in done]
     print(f'{len(records)} cells to run, recorded in {sum(map(seconds_of, records))/3600:.2f} hours', flush=True)
     with tempfile.TemporaryDirectory() as tmp:
@@ -177,9 +219,7 @@ def parser():
     arg('--data-root', metavar='DIR', help='where data sets lie, as for al_repro --root; folder:NAME is DIR/NAME')
     arg('--workers', type=int, default=1, help='processes, each on one thread (default: 1)')
     arg('--limit-hours', type=float, default=float('inf'), metavar='H', help='begin no cell after so long')
-    arg('--whole', action='store_true', help='go on after the first round that differs')
     arg('--json', metavar='OUT', help='rows of finished cells; what it holds is not run again')
-    arg('--differing', metavar='JSON', help='only the cells that differ there')
     arg('--keep', metavar='DIR', help='keep the records of the new runs here')
     arg('--show', metavar='JSON', help='print what a JSON file holds, and run nothing')
     return p
@@ -192,6 +232,6 @@ def main(argv=None):
         for row in rows: print(line(row))
     else: rows = again(a)
     print(summary(rows) or 'nothing was run')
-    return 1 if any(r['outcome'] != 'same' for r in rows) else 0
+    return 1 if any(r['outcome'] not in ('same', 'rounding') for r in rows) else 0
 
 if __name__ == '__main__': sys.exit(main())

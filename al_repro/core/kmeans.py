@@ -163,16 +163,7 @@ def weighted_kmeans(
     _lloyd(near, sq, wk, centers, steps)
     return _clusters(x, w, centers, shift)
 
-# %% ../../nbs/core/04c_kmeans.ipynb #68edeb23
-def _nearest_rows(x, centers, m, ties=None, chunk=2**22):
-    "Squared distances of each centre to its `m` nearest rows of `x`: the rows they name, all (k,r) distances, (k,) the m-th; float64"
-    sq, c_sq = x.square().sum(1), centers.square().sum(1)[:, None]
-    away = lambda c, s, rows=slice(None): torch.mm(-2 * c, x[rows].T).add_(sq[rows]).add_(s).clamp_(min=0)
-    parts = list(zip(centers.split(max(1, chunk // len(x))), c_sq.split(max(1, chunk // len(x)))))
-    last, at = zip(*(away(c, s).topk(m, largest=False) for c, s in parts))
-    rows = torch.from_numpy(by_ties(torch.cat(at).unique().numpy(), ties))
-    return rows.numpy(), away(centers, c_sq, rows).numpy(), torch.cat(last)[:, -1].numpy()
-
+# %% ../../nbs/core/04c_kmeans.ipynb #16e8b14e
 def _first_copies(x, picks, ties, chunk=4096):
     "`picks` with the first by priority of all equal rows in the place of each"
     row = lambda r: (r + 0).tobytes() # -0. + 0 is 0.
@@ -182,6 +173,16 @@ def _first_copies(x, picks, ties, chunk=4096):
             if (same := copies.get(row(r))) is not None: same.append(i)
     turn = {key: iter(by_ties(np.array(same), ties)) for key, same in copies.items()}
     return np.array([next(turn[row(r)]) for r in x[picks].numpy()], np.int64)
+
+# %% ../../nbs/core/04c_kmeans.ipynb #68edeb23
+def _nearest_rows(x, centers, m, ties=None, chunk=2**22):
+    "Squared distances of each centre to its `m` nearest rows of `x`: the rows they name, all (k,r) distances, (k,) the m-th; float64"
+    sq, c_sq = x.square().sum(1), centers.square().sum(1)[:, None]
+    away = lambda c, s, rows=slice(None): torch.mm(-2 * c, x[rows].T).add_(sq[rows]).add_(s).clamp_(min=0)
+    parts = list(zip(centers.split(max(1, chunk // len(x))), c_sq.split(max(1, chunk // len(x)))))
+    last, at = zip(*(away(c, s).topk(m, largest=False) for c, s in parts))
+    rows = torch.from_numpy(by_ties(torch.cat(at).unique().numpy(), ties))
+    return rows.numpy(), away(centers, c_sq, rows).numpy(), torch.cat(last)[:, -1].numpy()
 
 def assign_distinct(
     x,         # (n,d) numpy or torch

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ARRAYS', 'LABEL_FREE', 'REGISTRY', 'MissingInput', 'Arrays', 'ModelSource', 'Views', 'Query', 'check_probs',
-           'check_finite', 'as_numbers', 'check_labels', 'from_arrays', 'guard', 'strategy', 'together', 'select_many',
-           'by_score', 'in_steps', 'among', 'preselect', 'Spec', 'known', 'nearest', 'build', 'sample_arrays',
-           'sample_model', 'renumbered', 'check_strategy']
+           'check_finite', 'as_numbers', 'check_labels', 'run_seed_of', 'from_arrays', 'guard', 'strategy', 'together',
+           'select_many', 'by_score', 'in_steps', 'among', 'preselect', 'Spec', 'known', 'nearest', 'build',
+           'sample_arrays', 'tied_arrays', 'sample_model', 'renumbered', 'check_strategy']
 
 # %% ../../nbs/core/06_query.ipynb #b90cee9d
 import difflib, functools, importlib, inspect, json, pkgutil, re
@@ -140,6 +140,11 @@ def check_labels(labels, labelled, c): # int64
     if len(bad := y[(y < 0) | (y >= (c or np.inf))]): raise ValueError(f"labels contains {bad[0]}; classes are numbered 0..{c - 1 if c else '...'}")
     return y.astype(np.int64)
 
+# %% ../../nbs/core/06_query.ipynb #4c1dc550
+def run_seed_of(seed, rng): # int, 0 or more
+    "The seed of the run: `seed` itself, or a number of the list that `rng` was made from; nothing is drawn."
+    return int(seed) if isinstance(seed, (int, np.integer)) else int(rng.bit_generator.seed_seq.generate_state(1)[0])
+
 # %% ../../nbs/core/06_query.ipynb #09fdc300
 def from_arrays(
     probs=None, # (n,c) class probabilities of every row
@@ -174,11 +179,10 @@ def from_arrays(
     try: rng = np.random.default_rng([] if seed is None else seed)
     except (ValueError, TypeError): rng = None
     if rng is None or seed is None: raise ValueError(f"seed={seed!r}; choose a whole number of 0 or more, or a list of them")
-    run_seed = int(seed) if isinstance(seed, (int, np.integer)) else int(rng.bit_generator.seed_seq.generate_state(1)[0])
     if model is not None and not callable(model): raise ValueError(f"model={model!r}; pass a torch module that maps inputs to logits")
     if getattr(model, 'training', False): raise ValueError("model is in training mode; call model.eval() first")
     if not isinstance(round, (int, np.integer)) or round < 0: raise ValueError(f"round={round!r}; pass the number of queries made before, 0 or more")
-    return Query(Arrays(**given), np.setdiff1d(np.arange(n), labelled), labelled, labels, c, rng, int(round), meta=given.get('meta'), model=None if model is None else lambda: model, run_seed=run_seed)
+    return Query(Arrays(**given), np.setdiff1d(np.arange(n), labelled), labelled, labels, c, rng, int(round), meta=given.get('meta'), model=None if model is None else lambda: model, run_seed=run_seed_of(seed, rng))
 
 Query.from_arrays = staticmethod(from_arrays)
 
@@ -373,6 +377,15 @@ def sample_arrays(n=60, c=4, d=5, seed=0): # dict of arrays for `Query.from_arra
     features = (rng.normal(size=(c, d))*3)[y] + rng.normal(size=(n, d))
     return dict(probs=mc.mean(1), mc=mc, embeds=embeds.astype(np.float32), x=x, features=features.astype(np.float32), losses=rng.gamma(2, size=n), labelled=labelled, labels=y[labelled])
 
+def tied_arrays(n=64, c=4): # dict of arrays for `Query.from_arrays`, and (n,) classes
+    "A data set sorted by class in which no row stands out; features differ between classes only."
+    y = np.repeat(np.arange(c), n//c)
+    labelled = np.arange(0, n, n//c) # one of each class
+    even, mc = np.full((n, c), 1/c), np.full((n, 8, c), 1/c)
+    arrays = dict(probs=even, mc=mc, embeds=np.ones((n, 5), np.float32), x=np.full((n, 1, 4, 4), 9, np.uint8))
+    features = 3*np.eye(c, dtype=np.float32)[y] # each on its centre, all centres equally far apart
+    return arrays | dict(features=features, losses=np.ones(n), labelled=labelled, labels=y[labelled]), y
+
 def sample_model(c=4, seed=0): # a small network for the inputs of `sample_arrays`
     "Random weights; embeddings of 64, dropout, a head."
     import torch
@@ -394,6 +407,20 @@ def _check_picks(s, a, k):
     np.random.seed(k) # whatever happens to global randomness
     assert (s(Query.from_arrays(**a, seed=1), k) == ids).all(), f"{s.name}: the same generator gave another answer"
     return ids
+
+def _check_ties(s, model):
+    "Where all rows tie, neither their order nor their class decides, but seed and round."
+    a, y = tied_arrays()
+    picks = lambda seed, round: s(Query.from_arrays(**a, **model, seed=seed, round=round), 8)
+    try: ids = picks(1, 1)
+    except ValueError: return # such data are refused
+    first = Query.from_arrays(**a).unlabelled
+    for some in (first[:8], first[-8:]):
+        assert len(np.setdiff1d(ids, some)), f"{s.name}: where all rows tie it picks {np.sort(ids)}, by their place; hand query.ties to the selector"
+    assert len(set(y[ids])) > 1, f"{s.name}: where all rows tie it picks {ids}, all of one class; hand query.ties to the selector"
+    assert (picks(1, 1) == ids).all(), f"{s.name}: where all rows tie, the same seed gave another answer"
+    assert (picks(2, 1) != ids).any(), f"{s.name}: where all rows tie, another seed gives the same picks"
+    if s.deterministic: assert (picks(1, 2) != ids).any(), f"{s.name}: where all rows tie, another round gives the same picks"
 
 def _check_errors(s, a):
     "An error, and not a wrong batch, where there is no right one."
@@ -423,6 +450,7 @@ def check_strategy(
         order = np.random.default_rng(5).permutation(len(a['probs']))
         new = s(Query.from_arrays(**renumbered(a, order), seed=1), 7)
         assert (order[new] == s(Query.from_arrays(**a, seed=1), 7)).all(), f"{s.name}: renumbering the rows changed the choice"
+    _check_ties(s, model)
     qs = lambda: [Query.from_arrays(**sample_arrays(seed=i), **model, seed=i) for i in range(3)]
     for one,many in zip([s(q, 5) for q in qs()], select_many(s, qs(), 5)):
         assert (one == many).all(), f"{s.name}: a list of queries gives {many}, one by one {one}"

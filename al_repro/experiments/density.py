@@ -8,6 +8,7 @@ __all__ = ['SHAPES', 'RUNS', 'ring', 'blobs', 'by_density', 'density_slope', 'ce
 
 # %% ../../nbs/experiments/08_density.ipynb #5c85e9c6
 import numpy as np
+from ..core.arrays import first_best
 from ..core.query import Query, build, nearest, select_many, strategy
 
 # %% ../../nbs/experiments/08_density.ipynb #252c4e57
@@ -92,7 +93,7 @@ def kernel_ratio(
     for _ in range(k):
         score = pool - labelled
         score[picks] = -np.inf
-        picks.append(int(score.argmax()))
+        picks.append(first_best(score, query.ties))
         labelled = np.logaddexp(labelled, near[:,picks[-1]])
     return query.unlabelled[picks]
 
