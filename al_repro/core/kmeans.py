@@ -11,6 +11,7 @@ from collections import namedtuple
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from .contexts import plain_torch
 from .arrays import check_finite, check_k, float_types, near_origin, points_and_centers, to_numpy, to_points
 
 # %% ../../nbs/core/04c_kmeans.ipynb #aca14081
@@ -133,6 +134,7 @@ def _clusters(x, w, centers, shift):
     return Clusters((centers + shift).cpu().numpy(), torch.cat(labels).cpu().numpy(), inertia)
 
 # %% ../../nbs/core/04c_kmeans.ipynb #8ab7df93
+@plain_torch()
 def lloyd(
     x,            # (n,d) numpy or torch, on any device
     centers,      # (k,d) to start from
@@ -148,6 +150,7 @@ def lloyd(
     _lloyd(near, sq, wk, centers, steps)
     return _clusters(x, w, centers, shift)
 
+@plain_torch()
 def weighted_kmeans(
     x,            # (n,d) numpy or torch, on any device
     k,            # clusters, 1 <= k <= n
@@ -173,6 +176,7 @@ def _nearest_rows(x, centers, m, chunk=2**22):
     rows = torch.cat(at).unique()
     return rows.numpy(), away(centers, c_sq, rows).numpy(), torch.cat(last)[:, -1].numpy()
 
+@plain_torch()
 def assign_distinct(
     x,       # (n,d) numpy or torch
     centers, # (k,d), k <= n

@@ -9,6 +9,7 @@ __all__ = ['top_k', 'k_center_loop', 'k_center', 'cover_radius', 'facility_locat
 import math
 import numpy as np
 import torch
+from .contexts import plain_torch
 from .arrays import check_k, to_numpy, points_and_centers, check_finite, common_shift, float_types
 from .facility import facility_location
 from .kmeans import assign_distinct, weighted_kmeans
@@ -139,12 +140,13 @@ def _precisions(x, centers):
                                1e-28 * float(rows.shift.square().sum()))
 
 # %% ../../nbs/core/05_select.ipynb #65c84ed2
+@plain_torch()
 def k_center(
     x,            # (n,d) numpy or torch, on any device
     k,            # how many
     centers=None, # (m,d) centres chosen before (the labelled embeddings), or None: start farthest from the mean
 ):                # (k,) int64 numpy positions in the order of the picks, all distinct
-    "Farthest-first k-center, the greedy Core-Set (Sener and Savarese 2018); ValueError for NaN and for k > n."
+    "Farthest-first k-center, the greedy Core-Set (Sener and Savarese 2018); distances below 1e-7 of a row's own from the mean count as 0. ValueError for NaN and for k > n."
     x, centers = points_and_centers(x, centers)
     k, picks = check_k(k, len(x), 'rows of x'), []
     if k == 0: return np.empty(0, np.int64)
@@ -159,6 +161,7 @@ def k_center(
     return np.array(picks + left[:k - len(picks)].tolist(), np.int64)
 
 # %% ../../nbs/core/05_select.ipynb #8707f91a
+@plain_torch()
 def cover_radius(
     x,       # (n,d) numpy or torch, on any device
     centers, # (m,d)

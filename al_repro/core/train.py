@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
+from .contexts import plain_torch, seed_torch
 from .augment import check_augment, view
 from .models import BatchNorm, ESTIMATORS, Linear, build_model, estimator, init_weights
 
@@ -306,6 +307,7 @@ def parts_of(ids, n, recipe, seeds, round, device): # (m,n) training ids, (m,v) 
     if not len(train[0]): raise ValueError(f"holdout={recipe.holdout} leaves nothing of {len(ids[0])} labelled ids to train on; lower it")
     return [torch.as_tensor(np.stack(p), device=device) for p in (train, val)]
 
+@plain_torch()
 def fit(
     recipe, # a `Recipe`
     data, # a `Dataset` (its `x`, `y`, `shape`, `n_classes` are used), on the device to train on
@@ -329,7 +331,7 @@ def fit(
         from al_repro.core.estimators import fit_estimators
         return fit_estimators(recipe, data, train, val, seeds, round, progress, previous)
     with torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
-        torch.manual_seed(stream_key(seeds, 'dropout', round))
+        seed_torch(stream_key(seeds, 'dropout', round), data.x.device)
         training = NetTraining(recipe, data, seeds, round, previous)
         log = run_training(training, recipe, train, val, seeds, round, progress)
     return Fitted(training.net.eval(), recipe, seeds, round, log, training.opt if recipe.warm else None)

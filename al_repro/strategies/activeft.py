@@ -95,7 +95,7 @@ def check_activeft(steps=300, lr=1e-3, tau=.07, weight=1., form='released'): # a
 
 @strategy('activeft', needs=('features',), deterministic=False)
 def activeft(
-    query, # a `Query` with label-free features (u,d) and (l,d), l = 0 allowed
+    query, # a `Query` with label-free features (u,d) and (l,d), l = 0 allowed; only their directions from 0 count: a shift of all rows changes the picks
     k, # ids to pick
     steps=300, lr=1e-3, # of Adam (released code)
     tau=.07, # temperature (released code)

@@ -210,10 +210,10 @@ def bal(
 ): # (k,) ids
     "The k least confident of this cycle's sub-pool of the CDD order (BAL, Algorithm 1); with nothing labelled, the first k of the order."
     check_options(cycles, beta, clusters, cluster_seed, n_init, sampler=sampler, order=order, by=by, geometry=geometry, confidence=confidence)
-    cycle = query.round + 1 if len(query.labelled) else 0
+    cycle = query.batches(k)
     if cycle >= cycles: raise ValueError(f"this is batch {cycle + 1} and cycles={cycles}; choose cycles={cycle + 1} or more: the batches of the whole run, the first included")
     ids = sorted_ids(query, by, order, clusters, cluster_seed, n_init)
-    if cycle == 0: return ids[:k]
+    if cycle == 0: return ids[np.isin(ids, query.unlabelled)][:k]
     start, stop = sub_pools(len(ids), cycles, beta, geometry, k if k < len(query.unlabelled) else None)[cycle]
     pool = np.intersect1d(ids[start:stop], query.unlabelled)
     inside = min(k, len(pool))

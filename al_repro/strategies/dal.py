@@ -14,7 +14,7 @@ from ..core.checks import check_number, check_whole
 from ..core.models import Net, Linear, init_weights
 from ..core.select import top_k
 from ..core.train import keep
-from ..core.query import together, in_steps, select_many
+from ..core.query import check_pixels, guard, together, in_steps, select_many
 
 # %% ../../nbs/strategies/30_dal.ipynb #6145ad34
 @dataclass(frozen=True)
@@ -141,10 +141,14 @@ def dal(
     stop=.98, width=256, lr=1e-4, batch=128, max_epochs=1000, balanced=False, # of the `Discriminator`
     train_on=10, # unlabelled rows for each labelled one in training (section 4.3); 'all': Algorithm 1 to the letter
     score_on='all', # all of U (Algorithm 1), or 'subsample': only the rows trained on, if they are at least k (reference code)
-    on='embeds', # or 'pixels': the discriminator sees the raw input
+    on='embeds', # neither centred nor scaled, so a shift of all rows trains another discriminator; or 'pixels': the raw input
 ): # (k,) ids for each query
     "Label what a discriminator is surest is unlabelled (Gissin & Shalev-Shwartz, 2019, Algorithm 1)."
     check_options(mini_queries, stop, width, lr, batch, max_epochs, balanced, train_on, score_on, on)
+    if on == 'pixels':
+        for q in queries:
+            guard(q, k, ['x'], 'dal(on=pixels)')
+            check_pixels(q)
     how = Discriminator(stop, width, lr, batch, max_epochs, balanced)
     def step(qs, k):
         picks = []

@@ -244,7 +244,7 @@ def cosines(
 # %% ../../nbs/strategies/50_diverse.ipynb #2bb6a402
 @strategy('suggestive_annotation', needs=('mc', 'embeds'))
 def suggestive_annotation(
-    query, # a `Query` with samples (u,t,c) and embeddings (u,d)
+    query, # a `Query` with samples (u,t,c) and embeddings (u,d), of which only directions from 0 count: a shift of all rows changes the picks
     k, # ids to pick
     beta=2, # candidates for each pick; all that are left where these are fewer
 ): # (k,) ids in the order picked

@@ -16,7 +16,7 @@ from torch import nn
 from ..core.checks import check_number, check_whole
 from ..core.models import MODELS, build_model, init_weights
 from ..core.outputs import chunk_rows
-from ..core.query import together
+from ..core.query import check_pixels, together
 from ..core.select import top_k
 from ..core.train import Diverged, images
 from .vaal import batches
@@ -71,7 +71,7 @@ def scoring_net(
     how, # a `Pal`
 ): # a `Net` of m members with 4 + n_classes outputs
     "A fresh network with a rotation head and a class head; `ValueError` for images that the model does not take."
-    net = build_model(how.model, shape, 4 + n_classes, len(generators))
+    with torch.random.fork_rng(devices=[]): net = build_model(how.model, shape, 4 + n_classes, len(generators)) # torch's layers draw weights from its global generator, not used here
     for l in net.modules():
         if isinstance(l, nn.Dropout): l.p = 0.
     return init_weights(net, generators)
@@ -216,6 +216,7 @@ def pal(
     "Label images whose turn and class a network trained on the labelled ones alone cannot tell (Bhatnagar et al., 2021)."
     check_pal(model, epochs, min_steps, lr, batch, classes, sub_queries, tune)
     how = Pal(model, int(epochs), int(min_steps), lr, int(batch), classes, int(sub_queries), int(tune))
+    for q in queries: check_pixels(q)
     sizes = [(len(q.labelled), len(q.unlabelled), count_classes(q, how)) for q in queries]
     gens = [torch.Generator().manual_seed(int(q.rng.integers(2**62))) for q in queries]
     out = [None]*len(queries)
