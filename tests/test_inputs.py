@@ -1,7 +1,7 @@
 "What `Query.from_arrays` is given, and whether a copy is made of it: one table"
 import numpy as np, pandas as pd, pytest, torch
 from scipy import sparse
-from al_repro.core.query import Query, build, sample_arrays, sample_model
+from al_repro.core.query import Query, build, known, sample_arrays, sample_model
 
 PROBS = np.random.default_rng(0).dirichlet(np.ones(3), 12)
 NUMBERS = np.random.default_rng(1).normal(size=(12, 4)).round(2)
@@ -110,3 +110,12 @@ def test_unknown_classes():
     a['labels'] = np.r_[5, a['labels'][1:]]
     for name in ('margin', 'entropy', 'bald(samples=8)', 'egl(layers=last)', 'pal(epochs=1, min_steps=2)', 'bal', 'combined', 'fass', 'clustered', 'submodular'):
         assert len(build(name)(Query.from_arrays(**a), 3)) == 3
+
+SHIFTED = {'dal', 'activeft', 'suggestive_annotation'} # they say so where they are defined
+@pytest.mark.parametrize('name', sorted(known()))
+def test_a_shift_of_all_rows(name):
+    "Embeddings far from 0 change only what is defined by the way from 0"
+    options = dict(vaal='(epochs=1, width=8)', pal='(epochs=1, min_steps=2)', dal='(mini_queries=2, max_epochs=20)', activeft='(steps=10)')
+    a, s = sample_arrays() | dict(model=sample_model()), build(name + options.get(name, ''))
+    picks = [s(Query.from_arrays(**a | {k: a[k].astype(float) + far for k in ('embeds', 'features')}), 7) for far in (0, 1e4)]
+    assert (picks[0] == picks[1]).all() == (name not in SHIFTED)

@@ -20,9 +20,10 @@ def default_dtype(
 ):
     "`torch.set_default_dtype` as a context."
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    if dtype != before: torch.set_default_dtype(dtype) # it holds for all threads, so leave it alone where it fits
     try: yield
-    finally: torch.set_default_dtype(before)
+    finally:
+        if dtype != before: torch.set_default_dtype(before)
 
 @contextlib.contextmanager
 def plain_torch():
@@ -36,7 +37,7 @@ def plain_torch():
         enter(default_dtype(torch.float32))
         if outside[1].type != 'cpu': enter(torch.device('cpu'))
         for kind in ('cpu', 'cuda', 'mps'):
-            if torch.is_autocast_enabled(kind): enter(torch.autocast(kind, enabled=False))
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind): enter(torch.autocast(kind, enabled=False))
         enter(np.errstate(**{k: v if v == 'ignore' else _ERRORS[k] for k,v in np.geterr().items()}))
         yield
 
