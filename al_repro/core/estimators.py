@@ -9,6 +9,7 @@ __all__ = ['FLOOR', 'Estimator', 'Crowd', 'own_random', 'EstimatorTraining', 'fi
 # %% ../../nbs/core/03a_estimators.ipynb #c639711a
 import contextlib, copy, functools, math, random, warnings
 import numpy as np, torch
+from .contexts import seed_torch
 from .models import estimator
 from .train import Fitted, run_training, stream_key
 
@@ -54,7 +55,7 @@ def own_random(
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
         try:
-            random.seed(key); np.random.seed(key % 2**32); torch.manual_seed(key)
+            random.seed(key); np.random.seed(key % 2**32); seed_torch(key, device)
             yield
         finally: random.setstate(states[0]); np.random.set_state(states[1])
 

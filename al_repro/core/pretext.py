@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
+from .contexts import plain_torch, seed_torch
 from .augment import check_augment, view
 from .models import MODELS, BatchNorm, Linear, build_model, init_weights
 from .outputs import chunk_rows
@@ -207,6 +208,7 @@ def train_net(
     return net.eval(), history
 
 # %% ../../nbs/core/07_pretext.ipynb #57669307
+@plain_torch()
 @torch.inference_mode()
 def embed(
     net, # from `train_net`
@@ -215,6 +217,7 @@ def embed(
     "Features of every image: the input of the head, at 0 degrees."
     return torch.cat([net.body(images(c)[None])[0].float().cpu() for c in x.split(chunk_rows(x, 1))]).numpy()
 
+@plain_torch()
 @torch.inference_mode()
 def image_losses(
     net, # from `train_net`
@@ -248,6 +251,7 @@ def check_images(data, p): # a data set, a `Pretext`
     if 'rotation' in p.task and x.shape[-1] != x.shape[-2]: raise ValueError(f"images of {data.name} are {x.shape[-2]}x{x.shape[-1]}, which a quarter turn changes; load the data with size=")
 
 # %% ../../nbs/core/07_pretext.ipynb #455f718c
+@plain_torch()
 def learn(
     data, # a `Dataset` of images, on the device to train on; its labels are not read
     pretext, # a `Pretext`
@@ -257,7 +261,7 @@ def learn(
     p = pretext
     check_images(data, p)
     with torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
-        torch.manual_seed(seed_of(p, 'dropout'))
+        seed_torch(seed_of(p, 'dropout'), data.x.device)
         net, history = train_net(data.x, p, progress)
     res = Learned(p, net, embed(net, data.x), image_losses(net, data.x, p), embed(net, data.x_test), history)
     for name in ('features', 'losses', 'features_test'):

@@ -1,0 +1,78 @@
+"The same numbers inside whatever a caller has switched in torch and numpy, and all of it untouched afterwards"
+import numpy as np, pytest, torch
+from types import SimpleNamespace
+from al_repro.core import contexts, outputs, pretext, select, train
+from al_repro.core.contexts import CONTEXTS, global_state, inside, moved, other_seeds
+from al_repro.core.facility import coverage
+from al_repro.core.kmeans import lloyd
+from al_repro.core.query import Query, build, known, sample_arrays, sample_model
+
+MODES = [[mode, *(n for n in CONTEXTS if not n.startswith(('torch.no', 'torch.inf')))] for mode in ('torch.no_grad()', 'torch.inference_mode()')]
+EVERY = [[n] for n in CONTEXTS] + MODES
+
+def images(n, seed): return torch.randint(0, 255, (n, 1, 12, 12), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+DATA = SimpleNamespace(name='made up', x=images(40, 0), y=torch.arange(40) % 3, shape=(1, 12, 12), n_classes=3, x_test=images(9, 1), y_test=torch.arange(9) % 3)
+POINTS = np.random.default_rng(0).normal(size=(70, 5)).astype(np.float32)
+
+def fitted(model='lenet'): return train.fit(train.Recipe(model, epochs=2), DATA, [np.arange(20)], [3])
+def trained():
+    f = fitted()
+    o, = outputs.outputs(f, DATA.x, [np.arange(40)])
+    return [o.rows(n, np.arange(40)) for n in ('probs', 'embeds', 'mc:4')] + [outputs.evaluate(f, DATA.x_test, DATA.y_test)[0]['test_log_loss']]
+LATE = outputs.outputs(fitted(), DATA.x, [np.arange(40)])
+def read_later(): return [outputs.outputs(LATE[0].group.fitted, DATA.x, [np.arange(40)])[0].rows(n, np.arange(40)) for n in ('logits', 'mc:4')]
+def learned():
+    l = pretext.learn(DATA, pretext.Pretext(model='lenet', epochs=1))
+    return [l.features, l.losses, pretext.embed(l.net, DATA.x_test), pretext.image_losses(l.net, DATA.x, l.pretext)]
+def selected():
+    k = select.weighted_kmeans(POINTS, 4)
+    return [select.k_center(POINTS, 9), select.facility_location(POINTS, 9), k.centers, lloyd(POINTS, POINTS[:4]).centers,
+            select.assign_distinct(POINTS, k.centers), select.cover_radius(POINTS, POINTS[:3]), coverage(POINTS, [1, 2])]
+
+@pytest.mark.parametrize('f', [trained, read_later, learned, selected])
+@pytest.mark.parametrize('names', EVERY, ids=[' '.join(n)[:40] for n in EVERY])
+def test_what_a_person_calls(f, names):
+    want = f()
+    got, changed = inside([*names, 'global generators seeded otherwise'], f)
+    assert not changed
+    for g,w in zip(got, want): assert np.array_equal(g, w), np.abs(np.subtract(g, w)).max()
+
+def test_grad_reaches_the_models_that_were_made_inside():
+    with torch.inference_mode(): net = fitted('mlp').net
+    assert not any(p.is_inference() for p in net.parameters())
+
+SMALL = dict(vaal='epochs=1, latent=2, width=8, batch=16', pal='epochs=1, min_steps=2', dal='mini_queries=2, max_epochs=3, width=16', activeft='steps=10', combined='second=dal(mini_queries=1, max_epochs=2, width=8)')
+@pytest.mark.parametrize('score', ['dfal', 'egl', 'chunk_egl', 'entropy', 'bald'])
+@pytest.mark.parametrize('names', MODES, ids=['no_grad', 'inference_mode'])
+def test_scores(score, names):
+    "What figures draw is asked of the score, not of the strategy"
+    a = sample_arrays() | dict(model=sample_model())
+    f = lambda: known()[score].score(Query.from_arrays(**a))
+    got, changed = inside([*names, 'global generators seeded otherwise'], f)
+    assert not changed and np.array_equal(got, f())
+
+@pytest.mark.parametrize('name', sorted(known()))
+def test_global_generators(name):
+    "No strategy draws from the generators that belong to the caller"
+    if name == 'robust_coreset': pytest.importorskip('scipy')
+    a = sample_arrays() | dict(model=sample_model())
+    with other_seeds(0):
+        before = global_state()
+        build(f'{name}({SMALL[name]})' if name in SMALL else name)(Query.from_arrays(**a), 4)
+        assert not moved(before)
+
+def test_a_model_of_the_caller_keeps_its_dtype():
+    "A forward that makes tensors counts on the default dtype of its own surroundings"
+    class Model(torch.nn.Module):
+        def __init__(self): super().__init__(); self.w = torch.nn.Parameter(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).double())
+        def forward(self, x): return (x + torch.zeros(4)) @ self.w @ torch.eye(3)
+    x = np.random.default_rng(0).random((9, 4))
+    with contexts.default_dtype(torch.float64):
+        for name in ('dfal', 'egl', 'chunk_egl'): assert len(build(name)(Query.from_arrays(x=x, model=Model().eval()), 2)) == 2
+
+def test_a_training_on_the_cpu_leaves_gpus_alone(monkeypatch):
+    "`torch.manual_seed` seeds the generators of all GPUs, and nobody puts those back"
+    seeded = []
+    monkeypatch.setattr(torch.cuda, 'manual_seed_all', seeded.append)
+    fitted('mlp'); fitted('sklearn-logistic'); learned()
+    assert not seeded
