@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from al_repro.core import pretext
+from al_repro.core import models, pretext
 from al_repro.core.augment import view
-from al_repro.core.data import Dataset
+from al_repro.core.data import Dataset, load
 from al_repro.core.outputs import forward_pass
 from al_repro.core.pretext import NORMS, PAPER, learn
-from al_repro.core.train import fit, np_rng, stream_key, torch_rng
-from al_repro.experiments.bal_protocols import GOES_ON, MAIN, PT4AL
+from al_repro.core.train import NetTraining, fit, np_rng, run_epoch, stream_key, torch_rng
+from al_repro.experiments.bal_protocols import GOES_ON, MAIN, PT4AL, departing
+from al_repro.experiments.protocols import protocols
 
 N, CLASSES, CLOSE = 16, 10, 1e-5
 
@@ -171,3 +172,19 @@ def test_pretext_task_is_a_plain_loop(name, monkeypatch):
     assert gaps(own.net, net) < CLOSE
     assert far(own.features, net.embed(normalise(EIGHT.x.double()/255, norm))) < CLOSE and own.features.shape == (8, 512)
     assert far(own.losses, losses) < CLOSE
+
+
+# ---------------------------------------------------------------- two networks called VGG16
+
+def test_dals_vgg16_does_not_train_where_bals_does(monkeypatch):
+    "Both at an eighth of their width, 60 steps on digits of 32 pixels; an even guess has a loss of 2.30"
+    monkeypatch.setattr(models, 'VGG16', tuple(tuple(c//8 for c in block) for block in models.VGG16))
+    data, p, losses = load('digits', size=32), protocols('bal', 'digits', 'paper')[0], {}
+    for name,q in dict(bal=p, dal=departing(p, 'dal-network')).items():
+        recipe = replace(q.recipe, batch=32, augment=())
+        t, g = NetTraining(recipe, data, [0], 0), torch_rng(0, 'shuffle')
+        with torch.random.fork_rng():
+            torch.manual_seed(0) # of dropout
+            steps = [run_epoch(t.net, t.opt, data.x, data.y, torch.randint(data.n, (1, 32), generator=g), 32).item() for _ in range(60)]
+        losses[name] = np.mean(steps[-20:])
+    assert losses['bal'] < 2 and losses['dal'] > 3
