@@ -37,7 +37,7 @@ def logits(fitted, x): return fitted.net.rows(x, np.arange(len(x))[None].repeat(
 # ---- the registries
 
 def test_every_name():
-    assert [*MODELS] == ['lenet', 'vgg16', 'resnet18', 'resnet14', 'resnet8', 'mlp']
+    assert [*MODELS] == ['lenet', 'vgg16', 'vgg16_bn', 'resnet18', 'resnet14', 'resnet8', 'mlp']
     assert [*ESTIMATORS] == ['sklearn-mlp', 'sklearn-logistic', 'keras-mlp', 'keras-resnet50v2']
     assert not set(MODELS) & set(ESTIMATORS)
 
