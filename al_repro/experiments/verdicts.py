@@ -48,7 +48,8 @@ def interval_text(r): # as for `judged_on`; str, empty where nothing was measure
 def margin_text(r): # as for `judged_on`; str
     "The margin, and its share of the error that random leaves where that is known."
     if pd.isna(r.margin): return ''
-    return f'{r.margin:g}' + (f' ({100*r.margin_share:.2g} %)' if pd.notna(r.margin_share) else '')
+    share = getattr(r, 'margin_share', math.nan)
+    return f'{r.margin:g}' + (f' ({100*share:.2g} %)' if pd.notna(share) else '')
 
 _HEAD = ('part', 'effect', 'interval', 'n', 'flip p', 'margin', 'verdict')
 
