@@ -15,7 +15,7 @@ from .evidence import compared
 from .judge import AGAINST
 from .plans import study_command, to_type, typable, typed
 
-# %% ../../nbs/experiments/04a_verdicts.ipynb #b24464cd
+# %% ../../nbs/experiments/04a_verdicts.ipynb #a4d673a6
 def overall(
     df, # what `verdicts` returned
 ): # DataFrame: claim, statement, data, scale, inside, outcome, verdict, note, departures, written; one row per claim, data set and scale
@@ -28,7 +28,7 @@ def overall(
         outcome = combine([compared(r) for r in parts.to_dict('records')] + [Compared('not run')]*bare, how)[0]
         verdict = in_words(outcome, place[2], place[1], g['own'].iloc[0], place[3])
         note = ', '.join(f'{p}: {v}' for p, v in zip(wholes['protocol'], wholes['verdict']) if p) or wholes['note'].iloc[0]
-        more = {k: '; '.join(dict.fromkeys(filter(None, wholes[k]))) for k in ('departures', 'written')}
+        more = {k: sep.join(dict.fromkeys(x for d in wholes[k] for x in d.split(sep) if x)) for k,sep in (('departures', ', '), ('written', '; '))}
         res.append(dict(zip(key, place)) | dict(statement=g['statement'].iloc[0], outcome=outcome, verdict=verdict, note=note) | more)
     return pd.DataFrame(res, columns=['claim', 'statement', 'data', 'scale', 'inside', 'outcome', 'verdict', 'note', 'departures', 'written'])
 
