@@ -197,13 +197,13 @@ def _together(notes): # the gravest of what `written` said
     return next((d for d in _DATES if d in notes), '')
 
 def judge_cell(claim, cell, rows, plan, inside=True): # list of rows
-    "Rows of one claim in one cell: its parts, then the whole; none beyond the source where something was not run."
+    "Rows of one claim in one cell: its parts, then the whole; none beyond the source where nothing was run."
     if 'label' in rows: plan = replace(plan, labels=dict(rows[['strategy', 'label']].dropna().itertuples(index=False)))
     runs_ = Runs(rows, claim)
     parts = [_compare(claim, cell, runs_, p, inside) for p in _pairs(claim, cell, runs_)]
     counted = [p for p in parts if p['counts']]
+    if not inside and not any(p['n'] for p in counted): return []
     outcome, stands, ps = combine([compared(p) for p in counted], claim.combine)
-    if not inside and outcome == 'not run': return []
     for p, s, q in zip(counted, stands, ps): p |= dict(stands=s, p_holm=q)
     for p in parts:
         if not p['counts']: p['stands'] = 'fails' if p['outcome'] in AGAINST else p['outcome']

@@ -6,8 +6,8 @@
 __all__ = ['CARD', 'overall', 'judged_on', 'interval_text', 'margin_text', 'verdict_text', 'forest', 'deciding', 'repeat_command',
            'scorecard', 'scorecard_html']
 
-# %% ../../nbs/experiments/04a_verdicts.ipynb #8d1e2018
-import html as _html, math, shlex
+# %% ../../nbs/experiments/04a_verdicts.ipynb #d017f180
+import html as _html, math, re, shlex
 import pandas as pd
 from .claims import base_name, in_words
 from .combine import HOW, Compared, combine
@@ -80,7 +80,7 @@ def verdict_text(
     text = [line(_HEAD)] + [t for head, rows in blocks for t in (head, *map(line, rows))]
     return '\n'.join(text + ['to settle what is open:', *('  ' + c for c in todo)] * bool(todo))
 
-# %% ../../nbs/experiments/04a_verdicts.ipynb #486da21f
+# %% ../../nbs/experiments/04a_verdicts.ipynb #7f86f369
 def forest(
     df, # what `verdicts` returned; rows of whole claims are skipped
     ax=None, # axes to draw on
@@ -113,9 +113,10 @@ def _interval(ax, y, r, colour):
     ax.annotate(f"{r['verdict']}{unsure}, n={r['n']:.0f}", (1.02, y), xycoords=('axes fraction', 'data'), va='center', fontsize=8)
 
 def _names(rows): # list of text
-    "What stands at the left of each row: the part, with claim, data and protocol where there are several."
+    "What stands at the left of each row: the part, with claim, data and protocol where there are several; the better of two as 'a / b'."
     several, claims = len({(r['data'], r['protocol']) for r in rows}) > 1, len({r['claim'] for r in rows}) > 1
-    name = lambda r: r['part'] if r.get('counts', True) else f"({r['part']})"
+    short = lambda part: re.sub(r'the better of (\S+) and (\S+)', r'\1 / \2', part)
+    name = lambda r: short(r['part']) if r.get('counts', True) else f"({short(r['part'])})"
     return [f"{r['claim']}, "*claims + f"{r['data']} {r['protocol']}: "*several + name(r) for r in rows]
 
 # %% ../../nbs/experiments/04a_verdicts.ipynb #3c45e04c
