@@ -63,7 +63,7 @@ def test_smoke_from_end_to_end(al):
     code, out, err = al(*SMOKE)
     assert code == 0 and err == ''
     assert len(records()) == 22 and all(read_json(f)['done'] for f in records())
-    for s in ('11 strategies x 2 seeds = 22 runs, 0 finished', 'AULC', 'dal-1, digits smoke dal-q5: DESCRIPTION ONLY', 'to repeat: al_repro reproduce dal --scale smoke --workers 1'): assert s in out
+    for s in ('11 strategies x 2 seeds = 22 runs, 0 finished', 'AULC', 'dal-1, digits smoke dal-q5: BEYOND THE SOURCE: DESCRIPTION ONLY', 'to repeat: al_repro reproduce dal --scale smoke --workers 1'): assert s in out
     figures = {f.name for f in Path('al_repro_runs/figures').iterdir()}
     assert {f'dal-q5-digits-smoke-{k}.{e}' for k in ('curves', 'gap', 'classes', 'entropy', 'seconds') for e in ('png', 'svg')} <= figures
     page = Path('al_repro_runs/report.html').read_text()

@@ -57,6 +57,13 @@ def test_quarto_settings_agree():
     assert (site['site-url'], site['repo-url']) == (docs, f'https://github.com/{slug}')
     assert (ROOT/'nbs'/'_quarto.yml').resolve() == (ROOT/'_quarto.yml').resolve()
 
+def test_verdicts_are_styled_on_the_site_as_in_the_report():
+    from al_repro.experiments.report import CSS, SHARED, badge
+    assert SHARED in CSS
+    assert SHARED.strip() in (ROOT/'nbs'/'styles.css').read_text(encoding='utf-8'), 'copy SHARED of experiments/05_report.ipynb into nbs/styles.css'
+    kinds = {re.search(r'badge (\w+)', badge(v))[1] for v in ('reproduced', 'not reproduced', 'undecided', 'not run')}
+    for k in kinds: assert re.search(rf'\.badge\.{k} {{ color: #\w+; background: #\w+; }}', SHARED) # Bootstrap's .badge is white on nothing
+
 def test_links_agree(): assert nb.link_problems() == []
 
 def test_readme_is_made_from_the_index(): assert nb.readme() == (ROOT/'README.md').read_text(encoding='utf-8')

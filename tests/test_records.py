@@ -106,7 +106,7 @@ def test_pack_ids_gives_back_what_it_took():
 def test_table(fresh, records):
     t = table(fresh)
     assert list(t.columns) == ['protocol', 'data', 'scale', 'strategy', 'seed', 'query', 'round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss', 'pick_entropy',
-                               'seconds_fit', 'seconds_outputs', 'seconds_select', 'device', 'stale', 'done']
+                               'seconds_fit', 'seconds_outputs', 'seconds_select', 'device', 'stale', 'done', 'begun', 'network']
     assert len(t) == len(SPECS)*(SMOKE.rounds + 1) and set(t.strategy) == {str(s) for s in SPECS}
     assert t.equals(table(load_records(fresh)[0])) and t.equals(table(str(fresh)))
     assert (t.labelled == SMOKE.initial + SMOKE.query*t['round']).all() and t.test_accuracy.between(0, 1).all()

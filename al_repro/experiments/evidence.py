@@ -6,10 +6,11 @@
 __all__ = ['COLUMNS', 'departures', 'Runs', 'by_network', 'source_note', 'compared', 'judge_cell', 'verdicts']
 
 # %% ../../nbs/experiments/04f_evidence.ipynb #3a450c07
-import math
+import math, re
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 import pandas as pd
+from ..core.query import known
 from .claims import MARGINS_SINCE, base_name, in_words, labels_of, margin_of, names_of, share_of_error, stands_for, written
 from .combine import Compared, combine
 from .effects import MIN_SEEDS, STATISTICS, UNITS, _CELL, _NEEDS, _differences, effect, fresh, said
@@ -33,8 +34,10 @@ def departures(
     if scale == 'paper' or protocol not in now or protocol not in then: return ', '.join(images)
     theirs = {r['setting']: r['ours'] for r in three_columns(then[protocol])}
     odd = [r['setting'] for r in three_columns(now[protocol]) if r['setting'] not in _MINOR and r['ours'] != theirs.get(r['setting'])]
-    methods = {base_name(n).split('_')[0] for n in names}
-    concerns = lambda setting: ': ' not in setting or any(setting.lower().startswith(f'{m}:') for m in methods)
+    methods = {word for n in names for word in re.findall('[a-z0-9]+', base_name(n))}    # chunk_egl~dal -> chunk, egl, dal
+    def concerns(setting):
+        method, colon, _ = setting.lower().partition(':')
+        return method in methods or not colon and method not in known()
     return ', '.join([s for s in odd if concerns(s)] + images)
 
 # %% ../../nbs/experiments/04f_evidence.ipynb #570cad20

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'ROBUST', 'EXPERIMENTS', 'PAPERS', 'counted', 'both_scales', 'judged', 'dal_verdicts', 'diverse_verdicts',
-           'bal_records', 'bal_verdicts', 'all_verdicts', 'in_short']
+           'bal_records', 'bal_verdicts', 'all_verdicts', 'in_short', 'beyond', 'when_written']
 
 # %% ../../nbs/experiments/05c_scorecards.ipynb #80cc5865
 from pathlib import Path
@@ -12,7 +12,7 @@ import pandas as pd
 from .bal_claims import BAL_CLAIMS
 from .bal_protocols import BETAS, like
 from .bal_runs import together
-from .claims import verdicts
+from .evidence import verdicts
 from .dal_claims import DAL_CLAIMS
 from .diverse_claims import DIVERSE_CLAIMS
 from .effects import fresh
@@ -46,7 +46,7 @@ def judged(
     studies=None, # of `study_table`
 ): # what `verdicts` returns
     "The verdicts, with the hours that open ones would take."
-    return verdicts(runs, claims, cells=cells, studies=studies, seeds=seeds, hours=hours_of(fresh(runs)) if len(runs) else None)
+    return verdicts(runs, claims, cells=cells, studies=studies, seeds=seeds, hours=hours_of(fresh(runs), studies) if len(runs) else None)
 
 # %% ../../nbs/experiments/05c_scorecards.ipynb #d91ac8fb
 ROBUST = ('dal-q100', 'robust_coreset(subsample=2000, time_limit=20)') # a variant that the claims show aside
@@ -69,11 +69,12 @@ def bal_records(records): # those that count
     return [r for d in (None, *BETAS) for r in counted([r for r in records if like(r['data']['name']) == d], both_scales(EXPERIMENTS, [d or 'mnist']))]
 
 def bal_verdicts(records, studies=None): # as for `judged`
-    "On MNIST, and on whatever else the records hold."
+    "On the paper's CIFAR-10, and on whatever else the records hold."
     own = bal_records(records)
-    ps = {p.name: p for e in EXPERIMENTS for p in protocols(e, 'mnist')}
+    ps = {p.name: p for e in EXPERIMENTS for p in protocols(e, 'cifar10')}
     tested = {n: ps[n] for n in ('bal-base', 'bal-large', 'bal-small', 'bal-beta', 'bal-ablation')} | {'bal-pretext': ps['bal-base']} # the last stands for one protocol a task
-    return judged(together(table(own), own), BAL_CLAIMS, [(n, p.data, p.scale, p.query) for n,p in tested.items()], {n: p.seeds for n,p in tested.items()})
+    cells = [(n, p.data, p.scale, p.query) for n,p in tested.items()]
+    return judged(together(table(own), own), BAL_CLAIMS, cells, {n: p.seeds for n,p in tested.items()}, studies)
 
 # %% ../../nbs/experiments/05c_scorecards.ipynb #4b245ab7
 PAPERS = {'DAL': dal_verdicts, 'Diverse mini-batches': diverse_verdicts, 'BAL': bal_verdicts}
@@ -88,14 +89,28 @@ def all_verdicts(
     return {paper: f(records, studies) for paper,f in PAPERS.items()}
 
 # %% ../../nbs/experiments/05c_scorecards.ipynb #68cb68d5
-_COLUMN = {'reproduced': 'hold', 'real but negligible': 'negligible', 'contradicted': 'fail', 'inconclusive': 'undecided', 'description only': 'undecided', 'not run': 'not run'}
+_COLUMN = {'holds': 'hold', 'small': 'small', 'depends': 'depend', 'fails': 'fail', 'undecided': 'undecided', 'description only': 'undecided', 'not run': 'not run'}
 
 def in_short(
     found, # of `all_verdicts`
-): # DataFrame of counts: hold, negligible, fail, undecided, not run; by paper, data and scale
-    "How many claims came out how; places where nothing was run are left out."
-    rows = [dict(paper=paper, data=o.data, scale=o.scale, outcome=_COLUMN[o.outcome]) for paper,v in found.items() for o in overall(v).itertuples()]
-    t = pd.DataFrame(rows, columns=['paper', 'data', 'scale', 'outcome']).value_counts(sort=False).unstack(fill_value=0).reindex(columns=list(dict.fromkeys(_COLUMN.values())), fill_value=0)
-    places = list(dict.fromkeys((r['paper'], r['data'], r['scale']) for r in rows))
-    t = t.reindex(places)
+): # DataFrame of counts: hold, small, depend, fail, undecided, not run; by paper, data and scale
+    "How many claims came out how inside the scope of their source; places where nothing was run are left out."
+    rows = [dict(paper=paper, data=o.data, scale=o.scale, outcome=_COLUMN[o.outcome]) for paper,v in found.items() for o in overall(v[v.inside.astype(bool)]).itertuples()]
+    counts = pd.DataFrame(rows, columns=['paper', 'data', 'scale', 'outcome']).value_counts(sort=False).unstack(fill_value=0)
+    t = counts.reindex(columns=list(dict.fromkeys(_COLUMN.values())), fill_value=0)
+    t = t.reindex(list(dict.fromkeys((r['paper'], r['data'], r['scale']) for r in rows)))
     return t[t.drop(columns='not run').sum(axis=1) > 0]
+
+def beyond(
+    found, # of `all_verdicts`
+): # DataFrame like `in_short`, of what is counted nowhere
+    "How many claims came out how on data or under protocols of which their source does not speak."
+    return in_short({paper: v.assign(inside=~v.inside.astype(bool)) for paper,v in found.items()})
+
+def when_written(
+    found, # of `all_verdicts`
+): # markdown
+    "Which claims were written before, and which after the runs that judge them, as far as days are known."
+    rows = pd.concat([overall(v[v.inside.astype(bool)]) for v in found.values()])
+    said = rows[rows.written != ''].groupby('written', sort=False).claim.unique()
+    return '\n'.join(f'- **{w}**: {", ".join(c)}.' for w,c in said.items()) or 'No claim has been judged yet.'

@@ -36,6 +36,8 @@ STUDIES = {s.name: s for s in (
     Study('density', 'al_repro.experiments.density:density_study', "labelled share against density, on points in the plane"),
     Study('divergence', 'al_repro.experiments.divergence:divergence_study', "proxy A-distance between labelled and unlabelled over the rounds", data='mnist',
           scales=dict(smoke=dict(query=5, scale='smoke', rounds=2), quick=dict(query=100, scale='quick', rounds=5)), seeds=5),
+    Study('pools', 'al_repro.experiments.pools:pool_study', "class balance of the sub-pools of BAL and PT4AL, each seed with a pretext network of its own", data='mnist',
+          scales={s: dict(scale=s) for s in ('smoke', 'quick', 'paper')}, seeds=5),
     Study('probe', 'al_repro.experiments.probe:probe_study', "linear probes of the features of BAL's pretext tasks", version=2, data='mnist',
           scales=dict(smoke=dict(scale='smoke', labels=[50, 500]), quick=dict(scale='quick', labels=[100, 1000]), paper=dict(scale='paper', labels=[100, 1000])), seeds=5),
     Study('puzzle', 'al_repro.experiments.puzzle:puzzle_study', "what pretraining, depth, warm starts and image size add to accuracy", data='cifar10',

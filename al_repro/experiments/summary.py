@@ -91,8 +91,10 @@ def facts_of(records, damaged, tail='', paths={}): # dict for `write_report`
     "How to repeat the runs, and with what they were made."
     each = lambda f: '; '.join(dict.fromkeys(f(r) for r in records))
     data = each(lambda r: f"{r['data']['name']}: {r['data']['n']:,} + {r['data']['n_test']:,} images, fingerprint {r['data']['fingerprint']}")
-    versions = each(lambda r: ', '.join(f'{k} {v}' for k,v in r['versions'].items()))
+    versions = each(lambda r: ', '.join(f'{k} {v}' for k,v in r['versions'].items() if k != 'begun'))
+    days = sorted({r['versions'].get('begun', '') for r in records})
     d = dict(commands=commands_of(records, tail, paths), data=data, versions=versions, device=each(lambda r: r['device']))
+    d |= dict(begun=' to '.join(dict.fromkeys((days[0] or 'undated', days[-1] or 'undated'))))
     return d | ({'damaged records': [f.name for f in damaged]} if damaged else {})
 
 def sources_of(records): # list of dict(name, rows) for `write_report`
@@ -130,7 +132,8 @@ def judged(
     "Verdicts, with commands as one would type them and hours from the runs' own seconds."
     from al_repro.experiments.bal_claims import BAL_CLAIMS
     from al_repro.experiments.bal_runs import together
-    from al_repro.experiments.claims import COMMAND, typed, verdicts
+    from al_repro.experiments.evidence import verdicts
+    from al_repro.experiments.plans import COMMAND, typed
     from al_repro.experiments.dal_claims import DAL_CLAIMS
     from al_repro.experiments.diverse_claims import DIVERSE_CLAIMS
     key = ['protocol', 'data', 'scale', 'strategy']

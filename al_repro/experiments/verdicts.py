@@ -6,8 +6,8 @@
 __all__ = ['CARD', 'overall', 'judged_on', 'interval_text', 'margin_text', 'verdict_text', 'forest', 'deciding', 'repeat_command',
            'scorecard', 'scorecard_html']
 
-# %% ../../nbs/experiments/04a_verdicts.ipynb #8d1e2018
-import html as _html, math, shlex
+# %% ../../nbs/experiments/04a_verdicts.ipynb #d017f180
+import html as _html, math, re, shlex
 import pandas as pd
 from .claims import base_name, in_words
 from .combine import HOW, Compared, combine
@@ -15,7 +15,7 @@ from .evidence import compared
 from .judge import AGAINST
 from .plans import study_command, to_type, typable, typed
 
-# %% ../../nbs/experiments/04a_verdicts.ipynb #b24464cd
+# %% ../../nbs/experiments/04a_verdicts.ipynb #a4d673a6
 def overall(
     df, # what `verdicts` returned
 ): # DataFrame: claim, statement, data, scale, inside, outcome, verdict, note, departures, written; one row per claim, data set and scale
@@ -28,7 +28,7 @@ def overall(
         outcome = combine([compared(r) for r in parts.to_dict('records')] + [Compared('not run')]*bare, how)[0]
         verdict = in_words(outcome, place[2], place[1], g['own'].iloc[0], place[3])
         note = ', '.join(f'{p}: {v}' for p, v in zip(wholes['protocol'], wholes['verdict']) if p) or wholes['note'].iloc[0]
-        more = {k: '; '.join(dict.fromkeys(filter(None, wholes[k]))) for k in ('departures', 'written')}
+        more = {k: sep.join(dict.fromkeys(x for d in wholes[k] for x in d.split(sep) if x)) for k,sep in (('departures', ', '), ('written', '; '))}
         res.append(dict(zip(key, place)) | dict(statement=g['statement'].iloc[0], outcome=outcome, verdict=verdict, note=note) | more)
     return pd.DataFrame(res, columns=['claim', 'statement', 'data', 'scale', 'inside', 'outcome', 'verdict', 'note', 'departures', 'written'])
 
@@ -48,7 +48,8 @@ def interval_text(r): # as for `judged_on`; str, empty where nothing was measure
 def margin_text(r): # as for `judged_on`; str
     "The margin, and its share of the error that random leaves where that is known."
     if pd.isna(r.margin): return ''
-    return f'{r.margin:g}' + (f' ({100*r.margin_share:.2g} %)' if pd.notna(r.margin_share) else '')
+    share = getattr(r, 'margin_share', math.nan)
+    return f'{r.margin:g}' + (f' ({100*share:.2g} %)' if pd.notna(share) else '')
 
 _HEAD = ('part', 'effect', 'interval', 'n', 'flip p', 'margin', 'verdict')
 
@@ -79,7 +80,7 @@ def verdict_text(
     text = [line(_HEAD)] + [t for head, rows in blocks for t in (head, *map(line, rows))]
     return '\n'.join(text + ['to settle what is open:', *('  ' + c for c in todo)] * bool(todo))
 
-# %% ../../nbs/experiments/04a_verdicts.ipynb #486da21f
+# %% ../../nbs/experiments/04a_verdicts.ipynb #7f86f369
 def forest(
     df, # what `verdicts` returned; rows of whole claims are skipped
     ax=None, # axes to draw on
@@ -112,9 +113,10 @@ def _interval(ax, y, r, colour):
     ax.annotate(f"{r['verdict']}{unsure}, n={r['n']:.0f}", (1.02, y), xycoords=('axes fraction', 'data'), va='center', fontsize=8)
 
 def _names(rows): # list of text
-    "What stands at the left of each row: the part, with claim, data and protocol where there are several."
+    "What stands at the left of each row: the part, with claim, data and protocol where there are several; the better of two as 'a / b'."
     several, claims = len({(r['data'], r['protocol']) for r in rows}) > 1, len({r['claim'] for r in rows}) > 1
-    name = lambda r: r['part'] if r.get('counts', True) else f"({r['part']})"
+    short = lambda part: re.sub(r'the better of (\S+) and (\S+)', r'\1 / \2', part)
+    name = lambda r: short(r['part']) if r.get('counts', True) else f"({short(r['part'])})"
     return [f"{r['claim']}, "*claims + f"{r['data']} {r['protocol']}: "*several + name(r) for r in rows]
 
 # %% ../../nbs/experiments/04a_verdicts.ipynb #3c45e04c
