@@ -136,7 +136,11 @@ def test_pretext_task(task):
 
 def test_resized():
     data = photos()
-    agree(lambda device: [on(data, device).resized(8).x], 'resized')
+    def run(device):
+        d = on(data, device).resized(8)
+        assert d.x.device.type == device
+        return [d.x]
+    agree(run, 'resized')
 
 
 # ---- kernels
@@ -216,6 +220,8 @@ def test_smoke_experiment(name, tmp_path, monkeypatch):
     monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'assets'))
     args = f'reproduce {name} --scale smoke --device auto --seeds 2 --quiet --strategies {EXPERIMENTS[name]} --out'.split()
     with falsecuda.false_cuda() as ran:
+        assert cli.main([*args, str(tmp_path/'cuda'), '--dry-run']) == 0
+        if name != 'diverse-minibatch': assert WORK & set(ran['cuda']) and not WORK & set(ran['cpu']) - BESIDE['bal']
         assert cli.main([*args, str(tmp_path/'cuda')]) == 0
         refuse_work_beside(ran, 'bal') # also for the centres of diverse mini-batches
         assert WORK & set(ran['cuda']) or name == 'diverse-minibatch'

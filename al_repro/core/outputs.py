@@ -10,15 +10,19 @@ __all__ = ['chunk_rows', 'forward_pass', 'logits_of', 'NoDropout', 'draw_masks',
 import re
 import numpy as np, torch
 from torch import nn
+from .memory import by_parts, row_bytes, rows_that_fit
 from .train import images, torch_rng
 
 # %% ../../nbs/core/04_outputs.ipynb #55ec56bd
 def chunk_rows(
-    x, # images, for the device they are on
-    members, # networks they go through at once
-): # rows of a chunk
-    "Rows to push through at once: few on a CPU, where caches matter, thousands on a GPU."
-    return max(1, (8192 if x.is_cuda else 256)//members)
+    net, # a `Net` of m members, on its device
+    shape, # (c,h,w) of an image
+    copies=1, # of each row that go through at once
+): # rows of a chunk, for each member
+    "Rows to push through at once: few on a CPU, where caches matter, thousands on a GPU, and never more than memory allows."
+    most = 256 if next(net.parameters()).device.type == 'cpu' else 8192
+    size = row_bytes(net, (net.members, 1, *shape)) or 0
+    return rows_that_fit(max(1, most//(copies*net.members)), copies*size)
 
 # %% ../../nbs/core/04_outputs.ipynb #8a9811cb
 @torch.inference_mode()
@@ -29,10 +33,11 @@ def forward_pass(
 ): # dict: logits (m,u,classes), embeds (m,u,d), float32 numpy
     "Logits and embeddings (the input of the last layer, dropout off; of an estimator what its page says) of the rows `ids`."
     if not isinstance(net, nn.Module): return net.rows(x, ids)
-    logits, embeds = [], []
-    for i in torch.as_tensor(ids, device=x.device).split(chunk_rows(x, net.members), dim=1):
-        h = net.body(images(x[i]))
-        embeds.append(h.float().cpu()); logits.append(net.head(h).float().cpu())
+    ids = torch.as_tensor(ids, device=x.device)
+    def part(a, b):
+        h = net.body(images(x[ids[:,a:b]]))
+        return net.head(h).float().cpu(), h.float().cpu()
+    logits, embeds = zip(*by_parts(part, ids.shape[1], chunk_rows(net, x.shape[1:])))
     return dict(logits=torch.cat(logits, 1).numpy(), embeds=torch.cat(embeds, 1).numpy())
 
 # %% ../../nbs/core/04_outputs.ipynb #f894c738
@@ -111,16 +116,17 @@ def mc_pass(
     i = net.first_dropout
     if not isinstance(net, nn.Module): raise NoDropout(f"model={net.name!r} gives no Monte Carlo samples; choose a torch network with dropout or a strategy that needs none")
     if i is None: raise NoDropout("the network has no dropout layer, so it has no Monte Carlo samples; choose a model with dropout or a strategy that needs none")
-    ids, out, masks = torch.as_tensor(ids, device=x.device), [], None
-    for rows in ids.split(chunk_rows(x, net.members), dim=1):
-        h = net.body[:i](images(x[rows]))
-        if masks is None:
-            masks = [z.to(x.device) for z in draw_masks(net, tail_shapes(net, i, h), t, generators)]
-            if i == len(net.body) - 1: w, b = folded_head(net, masks[0])
-        if i == len(net.body) - 1: z = torch.baddbmm(b[:,None], h, w.transpose(1, 2)).unflatten(2, (t, -1))
+    ids, body = torch.as_tensor(ids, device=x.device), net.body[:i]
+    shapes = tail_shapes(net, i, body(images(x[ids[:,:1]])))
+    masks = [z.to(x.device) for z in draw_masks(net, shapes, t, generators)]
+    if folded := i == len(net.body) - 1: w, bias = folded_head(net, masks[0])
+    def part(a, b):
+        h = body(images(x[ids[:,a:b]]))
+        if folded: z = torch.baddbmm(bias[:,None], h, w.transpose(1, 2)).unflatten(2, (t, -1))
         else: z = torch.stack([tail(net, i, h, masks, j) for j in range(t)], 2)
-        out.append(z.softmax(-1).float().cpu())
-    return torch.cat(out, 1).numpy()
+        return z.softmax(-1).float().cpu()
+    size = rows_that_fit(chunk_rows(net, x.shape[1:]), 4*3*net.members*t*net.n_classes) # the samples, twice, and their softmax
+    return torch.cat(by_parts(part, ids.shape[1], size), 1).numpy()
 
 # %% ../../nbs/core/04_outputs.ipynb #b5a2ec62
 class Group:

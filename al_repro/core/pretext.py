@@ -15,6 +15,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from .augment import check_augment, view
+from .memory import by_parts
 from .models import MODELS, BatchNorm, Linear, build_model, init_weights
 from .outputs import chunk_rows
 from .train import Diverged, images, set_rate
@@ -213,7 +214,8 @@ def embed(
     x, # (n,c,h,w) uint8
 ): # (n,d) float32 numpy
     "Features of every image: the input of the head, at 0 degrees."
-    return torch.cat([net.body(images(c)[None])[0].float().cpu() for c in x.split(chunk_rows(x, 1))]).numpy()
+    def part(a, b): return net.body(images(x[a:b])[None])[0].float().cpu()
+    return torch.cat(by_parts(part, len(x), chunk_rows(net, x.shape[1:]))).numpy()
 
 @torch.inference_mode()
 def image_losses(

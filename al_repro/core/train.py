@@ -15,6 +15,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from .augment import check_augment, view
+from .memory import by_parts, row_bytes, rows_that_fit
 from .models import BatchNorm, ESTIMATORS, Linear, build_model, estimator, init_weights
 
 # %% ../../nbs/core/03_train.ipynb #71642a74
@@ -201,7 +202,8 @@ def val_hits(
 ): # (m,) how many are right
     "Right answers of each member on its validation rows, dropout and batch statistics off."
     net.eval()
-    hits = sum((net(images(x[v])).argmax(2) == y[v]).sum(1) for v in val.split(512, dim=1))
+    def part(a, b): return (net(images(x[val[:,a:b]])).argmax(2) == y[val[:,a:b]]).sum(1)
+    hits = sum(by_parts(part, val.shape[1], rows_that_fit(512, row_bytes(net, (net.members, 1, *x.shape[1:])))))
     net.train()
     return hits
 

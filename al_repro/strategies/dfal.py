@@ -14,6 +14,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from ..core.checks import check_number, check_whole
+from ..core.memory import by_parts, row_bytes, rows_that_fit
 from ..core.outputs import logits_of
 from ..core.query import strategy
 from ..core.select import top_k
@@ -122,7 +123,9 @@ def _chunks(i, device): # balanced parts of the positions `i`
 def _start(model, rows, n, candidates, clip): # a `Fooled` before the first step
     "Candidates and margins; `ValueError` for inputs outside `clip` and for a model without finite logits of two classes or more."
     classes, margin, total = [], [], []
-    for i in np.array_split(np.arange(n), max(1, n//1024)):
+    shape = rows(torch.as_tensor([0])).shape
+    size, _ = rows_that_fit(n, row_bytes(model, shape)), row_bytes(model, shape, grad=True) # the latter is kept for `_advance`
+    for i in np.array_split(np.arange(n), max(1, n//1024, math.ceil(n/size))):
         x = rows(torch.as_tensor(i))
         if clip is not None and not (x.min() >= clip[0] and x.max() <= clip[1]): raise ValueError(f"x goes from {x.min():.4g} to {x.max():.4g}, outside clip={clip}; choose clip=None or a range that holds every input")
         with torch.no_grad(): z = logits_of(model, x)
@@ -134,13 +137,20 @@ def _start(model, rows, n, candidates, clip): # a `Fooled` before the first step
 
 # %% ../../nbs/strategies/14_dfal.ipynb #1bb7c866
 def _advance(model, rows, s, i, overshoot, clip): # those of `i` that may still cross
-    "One step for the positions `i` of `s`, which is changed in place."
+    "One step for the positions `i` of `s`, which is changed in place; as many at once as fit."
+    if not len(i): return i
+    size = rows_that_fit(len(i), row_bytes(model, (1, *s.total.shape[1:]), grad=True))
+    return np.concatenate(by_parts(lambda a, b: _step(model, rows, s, i[a:b], overshoot, clip), len(i), size))
+
+def _step(model, rows, s, i, overshoot, clip): # as for `_advance`
+    "One step at once; `s` is changed when all of it is done, so that it can be tried again with fewer rows."
     at = torch.as_tensor(i, device=s.total.device)
     x, start = rows(at), s.classes[at,0]
     step = boundary_step(model, perturbed(x, s.total[at], overshoot, clip), s.classes[at], _extra(s.total[at]))
-    s.total[at] += step
-    y = perturbed(x, s.total[at], overshoot, clip)
+    total = s.total[at] + step
+    y = perturbed(x, total, overshoot, clip)
     reached, over = crossed(model, y, start)
+    s.total[at] = total
     length, reached, over, moved = (v.cpu().numpy() for v in (_norm(y - x), reached, over, _norm(step) > 0))
     s.iterations[i] += moved
     s.distance[i[over]], s.reached[i[over]] = length[over], reached[over]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from ..core.checks import check_whole
+from ..core.memory import LIMIT, by_parts
 from ..core.models import Linear
 from ..core.outputs import logits_of
 from ..core.query import check_finite, guard, strategy
@@ -207,16 +208,16 @@ def egl_all_layers_score(
     "Expected gradient length over all trainable weights (Settles, Craven & Ray, 2008); `ValueError` for a model whose gradients cannot be taken row by row."
     _check_model(model)
     if not len(x): return np.empty(0)
-    cuda, scores = next(model.parameters()).is_cuda, []
-    memory = memory or (2**32 if cuda else 2**28)
+    cuda = next(model.parameters()).is_cuda
+    memory = memory or (LIMIT if cuda else 2**28)
     own, size, why = _plan(model, _batch(x[:3], model))
     size = size or 4*sum(w.numel()*w.element_size() for w in model.parameters() if w.requires_grad)
     rows = max(1, memory//size if cuda else min(memory//size, max(8, 2**25//size)))
-    for i in range(0, len(x), rows):
-        xb = _batch(x[i:i + rows], model)
+    def part(a, b):
+        xb = _batch(x[a:b], model)
         z, n2 = _norms_by_func(model, xb, why) if why else _norms_by_forms(model, xb, own)
-        scores.append((z.softmax(1)*(n2 if squared else n2.sqrt())).sum(1).numpy())
-    return np.concatenate(scores)
+        return (z.softmax(1)*(n2 if squared else n2.sqrt())).sum(1).numpy()
+    return np.concatenate(by_parts(part, len(x), rows))
 
 # %% ../../nbs/strategies/16_egl.ipynb #095cfede
 def check_options(layers='all', squared=False): # as for `egl`

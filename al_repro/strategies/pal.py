@@ -14,6 +14,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from ..core.checks import check_number, check_whole
+from ..core.memory import by_parts
 from ..core.models import MODELS, build_model, init_weights
 from ..core.outputs import chunk_rows
 from ..core.query import together
@@ -131,7 +132,7 @@ def accuracies(
     x, y, # (m,l,c,h,w) float32 images, (m,l) classes or -1
 ): # for each member (share of turns right, share of known classes right or None)
     "How well turns and classes are recognised."
-    turns, classes = zip(*[guesses(net, c) for c in x.split(chunk_rows(x, 4*len(x)), 1)])
+    turns, classes = zip(*by_parts(lambda a, b: guesses(net, x[:,a:b]), x.shape[1], chunk_rows(net, x.shape[2:], 4)))
     right = (torch.cat(turns, 2).argmax(-1) == torch.arange(4, device=x.device)[:,None]).float().mean((1, 2)).tolist()
     classes, n = torch.cat(classes, 1), (y >= 0).sum(1)
     hits = (classes.argmax(-1) == y).sum(1) if classes.shape[-1] else 0*n
@@ -149,12 +150,12 @@ def pool_scores(
     queries, # m of them, with equally many unlabelled ids
 ): # (2,m,u) float64: rotation scores, class scores; these are 0 without a class head
     "Both scores of every unlabelled image."
-    out, u, size = [], len(queries[0].unlabelled), chunk_rows(net.head.weight, 4*len(queries))
-    for a in range(0, u, size):
-        turns, classes = guesses(net, _images(queries, [q.unlabelled[a:a + size] for q in queries]))
+    def part(a, b):
+        turns, classes = guesses(net, _images(queries, [q.unlabelled[a:b] for q in queries]))
         rotation = rotation_score(turns)
-        out.append(torch.stack([rotation, class_score(classes) if classes.shape[-1] else torch.zeros_like(rotation)]))
-    return torch.cat(out, 2).double().cpu().numpy()
+        return torch.stack([rotation, class_score(classes) if classes.shape[-1] else torch.zeros_like(rotation)])
+    shape, u = queries[0].rows('x', queries[0].unlabelled[:1]).shape[1:], len(queries[0].unlabelled)
+    return torch.cat(by_parts(part, u, chunk_rows(net, shape, 4)), 2).double().cpu().numpy()
 
 def note(queries, net, x, y, epochs, how): # as for `accuracies`, with the passes that the training was to take
     "Append to the log of each query what a training has reached on its images."
