@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from ..core.checks import check_whole
-from ..core.memory import LIMIT, by_parts
+from ..core.memory import LIMIT, by_parts, is_gpu_fault
 from ..core.models import Linear
 from ..core.outputs import logits_of
 from ..core.query import check_finite, guard, strategy
@@ -188,8 +188,9 @@ def _norms_by_func(model, x, why): # (b,c) logits, (b,c) squared gradient norms,
         for c in range(_forward(model, x[:1], [])[0].shape[1]):
             g, z = f(train, x, c)
             norms.append(sum((v.flatten(1).double()**2).sum(1).cpu() for v in g.values()))
-    except torch.cuda.OutOfMemoryError: raise
-    except RuntimeError as e: raise ValueError(f"{why}, and torch.func cannot take its gradients row by row ({str(e).splitlines()[0][:200]}); choose layers='last', which needs probs and embeds only") from e
+    except RuntimeError as e:
+        if is_gpu_fault(e): raise
+        raise ValueError(f"{why}, and torch.func cannot take its gradients row by row ({str(e).splitlines()[0][:200]}); choose layers='last', which needs probs and embeds only") from e
     return z.cpu().double(), torch.stack(norms, 1)
 
 # %% ../../nbs/strategies/16_egl.ipynb #cec22de2
