@@ -73,3 +73,20 @@ def test_a_new_address_reaches_every_form():
     ('def f(): print(1)', False), ('if bad: print(1)', False), ('x = 1', False), ('x;', False), ('f(x)', False), ('test_eq(a, b)', False),
     ('try: f()\nexcept ValueError as e: print(e)', False), ('fig = plt.figure(); plt.close(fig)', False), ('!pip list', False)])
 def test_what_surely_shows(src, shows): assert nb.must_show(src) is shows
+
+def test_tests_end_without_ipython(monkeypatch):
+    import conftest
+    for name in 'IPython', 'IPython.core', 'IPython.core.displayhook': monkeypatch.setitem(sys.modules, name, None)
+    conftest.pytest_unconfigure()
+
+def test_lower_bounds_are_tested():
+    "The workflow installs what settings.ini allows at least"
+    bounds = nb.config().requirements.split()
+    assert {'numpy>=2.0', 'torch>=2.4', 'torchvision>=0.19'} <= set(bounds)
+    flow = yaml.safe_load((ROOT/'.github'/'workflows'/'versions.yaml').read_text())
+    matrix = flow['jobs']['versions']['strategy']['matrix']
+    assert matrix['python'] == ['3.10', '3.11', '3.12', '3.13'] and {'python': '3.10', 'libraries': 'lowest'} in matrix['include']
+    command = next(s['run'] for s in flow['jobs']['versions']['steps'] if s.get('if'))
+    said = re.search(r"sed -E '(.*?)'", command)[1]
+    pinned = subprocess.run(['sed', '-E', said], input=' '.join(bounds), capture_output=True, text=True, check=True).stdout.split()
+    assert 'torch==2.4.*' in pinned and 'pandas==2.2.*' in pinned and not [p for p in pinned if '>' in p]
