@@ -30,7 +30,7 @@ setup(
         f"Intended Audience :: {cfg['audience']}",
         f"Natural Language :: {cfg['language']}",
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
-        *[f'Programming Language :: Python :: 3.{i}' for i in range(minor, 13)]],
+        *[f'Programming Language :: Python :: 3.{i}' for i in range(minor, 14)]],
     packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]),
     python_requires=f">={cfg['min_python']}",
     install_requires=needs('requirements'),

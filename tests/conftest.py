@@ -9,5 +9,6 @@ os.environ['KERAS_BACKEND'] = 'torch' # else Keras looks for TensorFlow where a 
 
 def pytest_unconfigure():
     "When the process ends, IPython searches all memory for garbage once for each notebook that was run: minutes"
-    from IPython.core.displayhook import DisplayHook
+    try: from IPython.core.displayhook import DisplayHook
+    except ImportError: return # nothing to search for it
     DisplayHook.flush = lambda self: None

@@ -136,7 +136,11 @@ def test_pretext_task(task):
 
 def test_resized():
     data = photos()
-    agree(lambda device: [on(data, device).resized(8).x], 'resized')
+    def run(device):
+        d = on(data, device).resized(8)
+        assert d.x.device.type == device
+        return [d.x]
+    agree(run, 'resized')
 
 
 # ---- kernels
@@ -216,11 +220,14 @@ def test_smoke_experiment(name, tmp_path, monkeypatch):
     monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'assets'))
     args = f'reproduce {name} --scale smoke --device auto --seeds 2 --quiet --strategies {EXPERIMENTS[name]} --out'.split()
     with falsecuda.false_cuda() as ran:
+        assert cli.main([*args, str(tmp_path/'cuda'), '--dry-run']) == 0
+        if name != 'diverse-minibatch': assert WORK & set(ran['cuda']) and not WORK & set(ran['cpu']) - BESIDE['bal']
         assert cli.main([*args, str(tmp_path/'cuda')]) == 0
         refuse_work_beside(ran, 'bal') # also for the centres of diverse mini-batches
         assert WORK & set(ran['cuda']) or name == 'diverse-minibatch'
     records = load_records(tmp_path/'cuda')[0]
-    assert {r['device'] for r in records} == {'cuda'} and all(r['done'] for r in records)
+    where = 'cpu' if name == 'diverse-minibatch' else 'cuda' # scikit-learn knows no GPU
+    assert {r['device'] for r in records} == {where} and all(r['done'] for r in records)
     data = load('digits')
     for p in protocols(name, 'digits', 'smoke'):
         for spec in cli.specs_of(EXPERIMENTS[name], [p]):

@@ -130,3 +130,20 @@ def test_links_of_the_pages_are_followed(tmp_path):
     (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[md('## One part\n\n[here](#one-part) [there](b.ipynb#f) [x](c.ipynb) [y](b.ipynb#other) [z](https://s/b.html#f) [u](https://s/d.html)')])))
     (tmp_path/'b.ipynb').write_text(json.dumps(dict(cells=[md('---\noutput-file: b.html\n---'), md('## Other {#f}\n')])))
     assert [o.split(' leads to ')[1].split(';')[0].split(',')[0] for o in nb.docs.link_problems(tmp_path, 'https://s')] == ['c.ipynb', 'b.ipynb#other', 'https://s/d.html']
+
+def test_tests_end_without_ipython(monkeypatch):
+    import conftest
+    for name in 'IPython', 'IPython.core', 'IPython.core.displayhook': monkeypatch.setitem(sys.modules, name, None)
+    conftest.pytest_unconfigure()
+
+def test_lower_bounds_are_tested():
+    "The workflow installs what settings.ini allows at least"
+    bounds = nb.config().requirements.split()
+    assert {'numpy>=2.0', 'torch>=2.4', 'torchvision>=0.19'} <= set(bounds)
+    flow = yaml.safe_load((ROOT/'.github'/'workflows'/'versions.yaml').read_text())
+    matrix = flow['jobs']['versions']['strategy']['matrix']
+    assert matrix['python'] == ['3.10', '3.11', '3.12', '3.13'] and {'python': '3.10', 'libraries': 'lowest'} in matrix['include']
+    command = next(s['run'] for s in flow['jobs']['versions']['steps'] if s.get('if'))
+    said = re.search(r"sed -E '(.*?)'", command)[1]
+    pinned = subprocess.run(['sed', '-E', said], input=' '.join(bounds), capture_output=True, text=True, check=True).stdout.split()
+    assert 'torch==2.4.*' in pinned and 'pandas==2.2.*' in pinned and not [p for p in pinned if '>' in p]
