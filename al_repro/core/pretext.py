@@ -245,7 +245,7 @@ def check_images(data, p): # a data set, a `Pretext`
     x = data.x
     if not isinstance(x, torch.Tensor) or x.ndim != 4: raise ValueError(f"{data.name} holds no images (n,c,h,w), which a pretext task turns and crops; choose a data set of images")
     if len(x) < 2: raise ValueError(f"{data.name} holds {len(x)} image; a pretext task needs two or more")
-    if 'rotation' in p.task and x.shape[-1] != x.shape[-2]: raise ValueError(f"images of {data.name} are {x.shape[-2]}x{x.shape[-1]}, which a quarter turn changes; load the data with size=")
+    if 'rotation' in p.task and x.shape[-1] != x.shape[-2]: raise ValueError(f"images of {data.name} are {x.shape[-2]}x{x.shape[-1]}, which a quarter turn changes; make them square")
 
 # %% ../../nbs/core/07_pretext.ipynb #455f718c
 def learn(

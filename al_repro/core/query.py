@@ -12,7 +12,7 @@ __all__ = ['ARRAYS', 'LABEL_FREE', 'REGISTRY', 'MissingInput', 'Arrays', 'ModelS
 import difflib, functools, importlib, inspect, json, pkgutil, re
 from dataclasses import dataclass
 import numpy as np
-from .checks import check_number
+from .checks import BadArgument, check_number
 from .pool import as_ids
 from .select import top_k
 
@@ -20,7 +20,12 @@ from .select import top_k
 ARRAYS = ('probs', 'embeds', 'mc', 'x', 'features', 'losses') # what a query can be given as arrays
 LABEL_FREE = ('features', 'losses') # of them, what is made once, before any label
 
-class MissingInput(ValueError): "A strategy needs something that the query does not hold."
+class MissingInput(BadArgument):
+    "A strategy needs something that the query does not hold: `argument`; `fault` says so without a remedy."
+    def __init__(self, fault, argument=None, remedy=None):
+        if argument and not remedy: remedy = f'give {argument}= to Query.from_arrays'
+        super().__init__('; '.join(filter(None, [fault, remedy])), argument)
+        self.fault = fault
 
 class Arrays:
     "A source of rows backed by arrays of the whole data set, each (n, ...) indexed by row id."
@@ -39,7 +44,10 @@ class Views:
     "The arrays of a query: rows of its source for the unlabelled ids and for the labelled ones."
     def rows(self, name, ids): # (len(ids), ...)
         "Rows of one output by id; `MissingInput` if this query does not hold it."
-        if not self.source.has(name): raise MissingInput(f"this query holds no {(name := name.partition(':')[0])!r}; {f'give {name}= to Query.from_arrays' if name in ARRAYS else 'only a trained model gives it'}, or choose a strategy that does not need it")
+        if not self.source.has(name):
+            kind = name.partition(':')[0]
+            remedy = f'give {kind}= to Query.from_arrays' if kind in ARRAYS else 'only a trained model gives it'
+            raise MissingInput(f"this query holds no {kind!r}", kind, f'{remedy}, or choose a strategy that does not need it')
         return self.source.rows(name, ids)
 
     probs = property(lambda self: self.rows('probs', self.unlabelled)) # (u,c)
@@ -58,17 +66,17 @@ class Views:
     @property
     def labels(self): # (l,) classes of `labelled`; -1 where only pretended
         "Revealed labels; `MissingInput` if none were given."
-        if self._labels is None: raise MissingInput("this query holds no labels; give labels= to Query.from_arrays")
+        if self._labels is None: raise MissingInput("this query holds no labels", 'labels')
         return np.concatenate([self._labels, np.full(len(self.pretended), -1)])
     @property
     def model(self): # (b,...) float inputs to (b,classes) logits; a trained one has its `body` and `head` apart
         "The model, in evaluation mode; `MissingInput` if the query has none."
-        if self._model is None: raise MissingInput("this query holds no model; give model= to Query.from_arrays")
+        if self._model is None: raise MissingInput("this query holds no model", 'model')
         return self._model()
     @property
     def meta(self): # (u,...) per-row extras: cost, time, place
         "Rows of `meta` for the unlabelled ids; `MissingInput` if none was given."
-        if self._meta is None: raise MissingInput("this query holds no meta; give meta= to Query.from_arrays")
+        if self._meta is None: raise MissingInput("this query holds no meta", 'meta')
         return self._meta[self.unlabelled]
 
 # %% ../../nbs/core/06_query.ipynb #ad2fef00
@@ -183,10 +191,10 @@ def guard(query, k, needs, name):
     if not 1 <= k <= len(query.unlabelled): raise ValueError(f"k={k} with {len(query.unlabelled)} unlabelled ids left; choose 1 <= k <= {len(query.unlabelled)}")
     for n in needs:
         if n == 'labelled':
-            if not len(query.labelled): raise MissingInput(f"{name} needs a labelled set and it is empty; label an initial set first")
+            if not len(query.labelled): raise MissingInput(f"{name} needs a labelled set and it is empty", 'labelled', 'label an initial set first')
         elif n == 'model':
-            if query._model is None: raise MissingInput(f"{name} needs the model, which this query does not hold; give model= to Query.from_arrays")
-        elif not query.source.has(n): raise MissingInput(f"{name} needs {n}, which this query does not hold; give {n}= to Query.from_arrays{' or a pretext task to the protocol'*(n in LABEL_FREE)}")
+            if query._model is None: raise MissingInput(f"{name} needs the model, which this query does not hold", 'model')
+        elif not query.source.has(n): raise MissingInput(f"{name} needs {n}, which this query does not hold", n, f"give {n}= to Query.from_arrays{' or a pretext task to the protocol'*(n in LABEL_FREE)}")
 
 def _finish(many, one, name, needs, version, score, deterministic, line):
     "Attach the facts that make a function a strategy."
@@ -330,8 +338,8 @@ def known(): # dict name -> strategy
     return dict(sorted(REGISTRY.items()))
 
 def nearest(name, choices): # ' did you mean ...?' or ''
-    "A suggestion for a misspelt name."
-    close = difflib.get_close_matches(str(name), list(choices), 1, .4)
+    "A suggestion for a misspelt name, if one is really near."
+    close = difflib.get_close_matches(str(name), list(choices), 1, .75)
     return f"; did you mean {close[0]!r}?" if close else ''
 
 def build(
@@ -348,7 +356,8 @@ def build(
         if o not in allowed: raise ValueError(f"option {o!r} of {spec.name} is unknown{nearest(o, allowed)}; options: {', '.join(allowed) or 'none'}")
     if not options: return s
     if hasattr(s, 'check'): s.check(**options)
-    f = _finish(lambda qs, k: s.many(qs, k, **options), lambda q, k: s(q, k, **options), str(spec), s.needs, s.version, None, s.deterministic, s.line)
+    score = functools.partial(s.score, **options) if s.score and set(options) <= set(inspect.signature(s.score).parameters) else None
+    f = _finish(lambda qs, k: s.many(qs, k, **options), lambda q, k: s(q, k, **options), str(spec), s.needs, s.version, score, s.deterministic, s.line)
     return f
 
 # %% ../../nbs/core/06_query.ipynb #f58a2b43

@@ -113,7 +113,7 @@ def sorted_ids(
         value[_by_content(query.rows('features', ids))] = np.random.default_rng([seed, 1]).permutation(len(ids)) # not the numbers that the k-means draws
     else:
         clusters = query.n_classes if clusters is None else clusters
-        if clusters is None: raise ValueError("clusters=None stands for the number of classes, which this query does not know; pass clusters=, or n_classes= to Query.from_arrays")
+        if clusters is None: raise ValueError("clusters=None stands for the number of classes, which this query does not know; choose the option clusters, or give probs, mc or n_classes")
         near, second = center_distances(query.rows('features', ids), clusters, seed, n_init).T
         value = second - near if by == 'cdd' else -near
     return ids[np.argsort(value if order == 'ascending' else -value, kind='stable')]

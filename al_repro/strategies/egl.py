@@ -268,7 +268,7 @@ def chunk_egl_score(
     return np.concatenate(scores)
 
 # %% ../../nbs/strategies/16_egl.ipynb #d4e367b6
-@strategy('chunk_egl', needs=('x', 'model'), score=lambda query: chunk_egl_score(query.model, query.x))
+@strategy('chunk_egl', needs=('x', 'model'), score=lambda query, chunk=100: chunk_egl_score(query.model, query.x, chunk))
 def chunk_egl(
     query, # a `Query` with inputs and a model
     k, # ids to pick

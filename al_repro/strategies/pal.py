@@ -199,7 +199,7 @@ def check_pal(model='resnet8', epochs=100, min_steps=300, lr=.01, batch=64, clas
 def count_classes(q, how): # a query with a labelled set, a `Pal`; 0 without a class head
     "Outputs of the class head, 0 while fewer than two classes are known; `ValueError` for images that cannot be turned."
     shape = q.rows('x', q.labelled[:1]).shape[1:]
-    if len(shape) != 3 or shape[1] != shape[2]: raise ValueError(f"x has rows of shape {tuple(shape)}; PAL turns images by quarters, so give square ones, (channels, side, side): load the data with size=")
+    if len(shape) != 3 or shape[1] != shape[2]: raise ValueError(f"x has rows of shape {tuple(shape)}; PAL turns images by quarters, so give square ones, (channels, side, side)")
     if not how.classes: return 0
     known = q.labels[q.labels >= 0]
     if len(np.unique(known)) < 2: return 0 # nothing to tell apart yet: the turns decide alone
