@@ -167,7 +167,7 @@ def nearest_rows(
     centres, # (k,d)
 ): # (k,) positions, with repeats where centres share a row
     "The row nearest to each centre: what cardinal's first code labels, so fewer than k where rows repeat."
-    step = max(1, 2**23//max(1, len(x)))
+    step = max(1, 2**22//max(1, len(x)))
     return np.concatenate([cdist(x, centres[a:a + step]).argmin(0) for a in range(0, max(1, len(centres)), step)])
 
 # %% ../../nbs/strategies/50_diverse.ipynb #f132466e
