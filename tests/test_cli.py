@@ -291,6 +291,78 @@ def test_select_refuses(al, arrays):
     no('object.npy cannot be read', probs='object.npy'); no('str.npy holds', probs='str.npy'); no('cut.npy cannot be read', probs='cut.npy')
     no('sums to 1.2', 'odd.npy', probs='odd.npy'); no('different lengths', 'short.npy', embeds='short.npy')
     no("bad.txt, line 3: 'three' is not a whole number", labelled='bad.txt'); no("half.txt, line 1: '1.5'", labelled='half.txt'); no('binary.txt is not a text file', labelled='binary.txt')
-    no('out of range for 40 rows', 'far.txt', labelled='far.txt'); no('more than once', labelled='twice.txt'); no('labels has shape (2,) for 8', 'twice.txt', labels='twice.txt')
-    no('needs embeds', 'give --embeds FILE', strategy='coreset'); no('needs a labelled set', strategy='coreset', embeds='e.npy', labelled=None)
+    no('out of range for 40 rows', 'far.txt', labelled='far.txt'); no('more than once', labelled='twice.txt'); no('--labels twice.txt holds 2 classes for 8 labelled ids', labels='twice.txt')
+    no('needs embeds', 'give --embeds FILE', strategy='coreset'); no('needs a labelled set and it is empty; give --labelled FILE', strategy='coreset', embeds='e.npy', labelled=None)
     no('k=33 with 32 unlabelled', k=33); no('give --probs, --embeds, --mc, --x, --features or --losses', probs=None); no('cannot write', out='nowhere/picks.csv')
+
+
+# ---- files of any kind, and what the console says
+
+@pytest.fixture
+def one_in_each(al, arrays):
+    "The picks of `select`, whatever file the same ids, or labels, come in"
+    def run(content, flag='labelled', strategy='margin', **more):
+        Path('given').write_bytes(content if isinstance(content, bytes) else content.encode())
+        files = dict(probs='p.npy', x='x.npy', labelled='ids.txt') | {flag: 'given'} | more
+        np.save('x.npy', np.random.default_rng(1).integers(0, 255, (40, 1, 4, 4)).astype(np.uint8))
+        return al('select', *[v for k,f in files.items() for v in (f'--{k}', f)], '--strategy', strategy, '-k', 4)
+    return run
+
+def test_ids_in_any_file(al, one_in_each, arrays):
+    import io, pandas as pd
+    ids = arrays().labelled
+    want = one_in_each(' '.join(map(str, ids)))
+    assert want[0] == 0
+    plain, floats, npy = '\n'.join(map(str, ids)), io.StringIO(), io.BytesIO()
+    np.savetxt(floats, ids); np.save(npy, ids)
+    frame, series = pd.DataFrame(dict(id=ids, label=ids%4)), pd.Series(ids)
+    Path('own.csv').write_text('rank,id,score\n' + ''.join(f'{i},{d},\n' for i,d in enumerate(ids, 1)))
+    for content in (plain, '\ufeff' + plain, plain.encode('utf-16'), floats.getvalue(), npy.getvalue(), ','.join(map(str, ids)), series.to_csv(), series.to_csv(header=False, index=False),
+                    frame.to_csv(), frame.to_csv(index=False), frame[['id']].to_csv(index=False), frame[['id']].rename(columns=dict(id='row number')).to_csv(), Path('own.csv').read_text(), '"id"\n' + plain):
+        assert one_in_each(content) == want, content
+    picks = al('select', '--probs', 'p.npy', '--strategy', 'margin', '-k', 3)[1]         # one batch, then the next
+    assert one_in_each(picks)[0] == 0
+    for content, says in (('a,b\n1,2\n', "has the columns a, b; name one of them 'id'"), ('id\n1.5\n', "line 2: '1.5' is not a whole number"), ('1\nnan\n', "line 2: 'nan'"), ('1e400', 'not a whole number')):
+        refused(one_in_each(content), says)
+
+def test_labels_in_any_file(one_in_each, arrays):
+    import pandas as pd
+    y = arrays()._labels
+    names = np.array(['a cat', 'ox', 'pig', 'yak'])[y]
+    pal = dict(flag='labels', strategy='pal(model=mlp, epochs=2, min_steps=4)')
+    code, want, err = one_in_each(' '.join(map(str, y)), **pal)
+    assert (code, err) == (0, '')
+    for content in ('\n'.join(names), 'label\n' + '\n'.join(names), pd.DataFrame(dict(id=0*y, label=names)).to_csv(), pd.Series(y*1.).to_csv()):
+        code, out, err = one_in_each(content, **pal)
+        assert (code, out) == (0, want) and ('ox' in content) == ('classes are numbered in alphabetical order: 0 a cat, 1 ox' in err)
+    refused(one_in_each('1\ncat\n', **pal), "line 2: 'cat' is not a whole number")
+
+def test_no_python_in_what_the_console_says(al, arrays):
+    "Every strategy without what it needs: the flag is named, or that there is none; never a Python call"
+    from al_repro.core.query import known
+    for name in known():
+        for given in (['--probs', 'p.npy'], ['--embeds', 'e.npy'], ['--probs', 'p.npy', '--embeds', 'e.npy', '--mc', 'm.npy', '--labelled', 'ids.txt']):
+            code, out, err = al('select', *given, '--strategy', name, '--k', 3)
+            assert code in (0, 2) and not re.search(r'\w=( |$|,)|--model|from_arrays\(|Traceback', err), (name, err)
+            for flag in re.findall(r'give --(\w+)', err): assert flag in ('embeds', 'mc', 'x', 'features', 'losses', 'probs', 'labelled', 'labels')
+    np.save('x.npy', np.zeros((40, 1, 4, 4), np.uint8))
+    refused(al('select', '--x', 'x.npy', '--strategy', 'dfal', '--k', 3), 'dfal needs the model, which this query does not hold; no file can hold it')
+
+def test_scores_with_options(al, arrays):
+    scores = lambda s: [l.split(',')[2] for l in al('select', '--probs', 'p.npy', '--mc', 'm.npy', '--strategy', s, '-k', 4)[1].splitlines()[1:]]
+    assert all(map(float, scores('bald'))) and scores('bald(samples=6)') == scores('bald')
+    assert all(scores('variation_ratio(of=mean)')) and scores('random') == ['']*4
+
+def test_suggestions_are_near(al, arrays):
+    err = al('select', '--probs', 'p.npy', '--strategy', 'badge', '-k', 3)[2]
+    assert 'did you mean' not in err and 'known: activeft, bal' in err
+    assert "did you mean 'margin'?" in al('select', '--probs', 'p.npy', '--strategy', 'margn', '-k', 3)[2]
+
+def test_out_of_memory_is_one_line(al, arrays, monkeypatch):
+    def short(*args, **kwargs): raise MemoryError('Unable to allocate 9 EiB')
+    monkeypatch.setattr('al_repro.experiments.cli.read_array', short)
+    refused(al('select', '--probs', 'p.npy', '--strategy', 'margin', '-k', 3), 'out of memory (Unable to allocate 9 EiB)')
+
+def test_features_need_a_pretext_task(al):
+    refused(al(*FEW[:-1], 'random,activeft'), 'strategy activeft needs features', 'has no pretext task')
+    assert not Path('al_repro_runs').exists()

@@ -1,112 +1,93 @@
-"Passes stay under 2 GiB whatever the size of the images: measured on meta tensors, which have shapes and no numbers"
-import numpy as np, pytest, torch
-from al_repro.core.memory import Live, row_bytes
-from al_repro.core.models import Member, build_model
-from al_repro.core.outputs import evaluate, forward_pass, mc_pass
-from al_repro.core.pretext import embed
-from al_repro.core.query import Query
-from al_repro.core.train import Fitted, Recipe, val_hits
-from al_repro.strategies import dfal, pal
+"""What a strategy takes beyond the arrays it is given: 2 GB at most for 200,000 rows of 128 numbers and k = 1000.
 
-GIB = 2**30
-SIDES, MEMBERS = {32: 450, 96: 200, 224: 60}, 20 # pixels: rows of a member, too many for one part
+Checked here on few rows and many picks, with what may be held at once cut down to a thirtieth. For the full size
+`python tests/test_memory.py 200000 1000 128` prints the rise of the resident memory, one strategy after the other.
+"""
+import ctypes, gc, os, subprocess, sys, time, tracemalloc
+from pathlib import Path
+import numpy as np, pytest
 
-class Measured(Live):
-    "As `Live`; what is fetched to the CPU has no numbers either, so it comes as zeros."
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        fetch = func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.to) and args[0].device.type == 'meta'
-        if fetch and torch.device('cpu') in (kwargs.get('device'), *args[1:]):
-            return torch.zeros(1, dtype=args[0].dtype).expand(args[0].shape)
-        return super().__torch_dispatch__(func, types, args, kwargs)
+OPTIONS = dict(bal='cycles=3', dal='max_epochs=2, mini_queries=2', vaal='epochs=1, width=64', pal='model=mlp, epochs=1, min_steps=2', activeft='steps=2',
+               dfal='iterations=1', robust_coreset='subsample=1000, time_limit=1')
+MORE = ['submodular(similarity=distance)', 'clustered(picks=nearest)', 'fass(f=nearest)', 'activeft(steps=2, form=separate)', 'bal(sampler=kmeans, cycles=3, beta=2)']
 
-def group(name, side, members=MEMBERS):
-    with torch.device('meta'): return build_model(name, (3, side, side), 10, members).eval()
+def specs():
+    from al_repro.core.query import known
+    return [f'{s}({OPTIONS[s]})' if s in OPTIONS else s for s in known()] + MORE
 
-def pool(side, rows=10): return torch.empty(rows, 3, side, side, dtype=torch.uint8, device='meta')
-def measured(net, *given):
-    "Counts what comes from here on: what a row takes is found before"
-    row_bytes(net, (net.members, 1, *given[0].shape[1:]))
-    return Measured([*given, *net.parameters(), *net.buffers()])
+def arrays(n, d, c=10, seed=0):
+    "Arrays of every kind, and a model: what any strategy may need"
+    import torch
+    from al_repro.core.models import Member, init_weights, mlp
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, c, n)
+    rows = lambda: rng.standard_normal((n, d), dtype=np.float32) + 2*rng.standard_normal((c, d), dtype=np.float32)[y]
+    mc = rng.random((n, 10, c), dtype=np.float32)
+    mc /= mc.sum(-1, keepdims=True)
+    labelled = rng.permutation(n)[:n//3]
+    model = Member(init_weights(mlp((1, 12, 12), c), [torch.Generator().manual_seed(0)])).eval()
+    return dict(probs=mc.mean(1), mc=mc, embeds=rows(), features=rows(), losses=rng.random(n), x=rng.integers(0, 255, (n, 1, 12, 12)).astype(np.uint8),
+                labelled=labelled, labels=y[labelled], model=model)
 
-def generators(n=MEMBERS): return [torch.Generator().manual_seed(i) for i in range(n)]
+def resident(peak=False): # bytes now, or the most since `forget`
+    line = next(l for l in open('/proc/self/status') if l.startswith('VmHWM' if peak else 'VmRSS'))
+    return 1024*int(line.split()[1])
 
-@pytest.mark.parametrize('side', SIDES)
-@pytest.mark.parametrize('name', ['lenet', 'vgg16', 'resnet18', 'mlp'])
-def test_passes_of_a_group(name, side):
-    net, x = group(name, side), pool(side)
-    ids = np.zeros((MEMBERS, SIDES[side]), np.int64)
-    with measured(net, x) as live: forward_pass(net, x, ids)
-    assert live.peak < 2*GIB, f'forward_pass: {live.peak/GIB:.1f} GiB'
-    net.train()
-    val, y = torch.zeros(MEMBERS, SIDES[side], dtype=torch.long, device='meta'), torch.zeros(10, dtype=torch.long, device='meta')
-    with measured(net, x) as live: val_hits(net, x, y, val)
-    assert live.peak < 2*GIB, f'val_hits: {live.peak/GIB:.1f} GiB'
+def forget(): Path('/proc/self/clear_refs').write_text('5')
 
-@pytest.mark.parametrize('side', SIDES)
-@pytest.mark.parametrize('name', ['lenet', 'mlp'])
-def test_samples_of_a_group(name, side):
-    net, x = group(name, side), pool(side)
-    with torch.inference_mode(False), measured(net, x) as live:
-        mc_pass(net, x, np.zeros((MEMBERS, SIDES[side]), np.int64), 100, generators())
-    assert live.peak < 2*GIB, f'{live.peak/GIB:.1f} GiB'
+def give_back():
+    "Let freed memory go back to the system at once, so that the resident memory is what is held"
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-3, 2**16); libc.mallopt(-1, 2**16) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
-@pytest.mark.parametrize('side', SIDES)
-def test_features(side):
-    net, x = group('resnet18', side, 1), pool(side, 10*SIDES[side])
-    with measured(net, x) as live: assert embed(net, x).shape == (10*SIDES[side], 512)
-    assert live.peak < 2*GIB, f'{live.peak/GIB:.1f} GiB'
+def rises(n, k, d): # (name, bytes, seconds) of each strategy, of everything that is not numpy's too
+    import torch
+    from al_repro.core.query import Query, build
+    torch.set_num_threads(1); give_back()
+    small, a = arrays(200, d), arrays(n, d)
+    for spec in specs(): build(spec)(Query.from_arrays(**small), 20) # what is imported or compiled stays
+    for spec in specs():
+        q, s = Query.from_arrays(**a), build(spec)
+        gc.collect(); forget()
+        before, began = resident(), time.perf_counter()
+        assert len(set(s(q, k))) == k
+        yield spec, resident(peak=True) - before, time.perf_counter() - began
 
-@pytest.mark.parametrize('side', SIDES)
-def test_pal(side):
-    net = group('resnet8', side)
-    image = np.zeros((1, 3, side, side), np.uint8)
-    q = Query.from_arrays(x=np.broadcast_to(image, (SIDES[side], *image.shape[1:])), labelled=[0], n_classes=10)
-    q.device = torch.device('meta')
-    with measured(net, pool(side)) as live: pal.pool_scores(net, [q]*MEMBERS)
-    assert live.peak < 2*GIB, f'{live.peak/GIB:.1f} GiB'
+def cut_down(share):
+    "Hold that share of what may be held at once"
+    from al_repro.core import facility, kmeans
+    from al_repro.strategies import diverse
+    for module, name in ((diverse, 'KEPT_BYTES'), (facility, 'KEPT_BYTES'), (kmeans, 'DENSE'), (kmeans, 'SPARSE')):
+        setattr(module, name, int(share*getattr(module, name)))
 
-@pytest.mark.parametrize('side', SIDES)
-@pytest.mark.parametrize('name', ['lenet', 'resnet18'])
-def test_deepfool(name, side, monkeypatch):
-    "The rows of a step are as many as fit together with the maps that the gradient needs"
-    model, seen = Member(group(name, side, 1)), []
-    def step(model, rows, s, i, *_): seen.append(len(i)); return i
-    monkeypatch.setattr(dfal, '_step', step)
-    state = dfal.Fooled(*[None]*5, torch.empty(1024, 3, side, side, device='meta'))
-    assert len(dfal._advance(model, None, state, np.arange(1024), .02, None)) == 1024
-    x = torch.empty(max(seen), 3, side, side, device='meta')
-    classes = torch.zeros(max(seen), 10, dtype=torch.long, device='meta')
-    with Live([x, *model.parameters(), *model.buffers()]) as live: dfal.boundary_step(model, x, classes)
-    assert live.peak < 2*GIB, f'{max(seen)} rows: {live.peak/GIB:.1f} GiB'
+def peak_of(f): # bytes
+    "The most that numpy holds while `f` runs"
+    gc.collect(); tracemalloc.start()
+    try: f(); return tracemalloc.get_traced_memory()[1]
+    finally: tracemalloc.stop()
 
+@pytest.mark.skipif(not os.access('/proc/self/clear_refs', os.W_OK), reason='needs the peak of the resident memory of Linux')
+def test_every_strategy_is_bounded():
+    "3,000 unlabelled rows, 900 picks: one table of all pairs would take 72 MB, and there were three of them"
+    res = subprocess.run([sys.executable, __file__, '4500', '900', '16', '0.0333'], cwd=Path(__file__).parent.parent, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    assert res.returncode == 0, res.stderr
+    rise = {spec: float(mb) for mb, spec in (line.split('\t') for line in res.stdout.splitlines())}
+    assert len(rise) == len(specs()) and max(rise.values()) < 110, rise
 
-# ---- out of memory all the same
+def test_tables_of_pairs(monkeypatch):
+    from al_repro.core import kmeans
+    from al_repro.strategies import diverse
+    monkeypatch.setattr(diverse, 'KEPT_BYTES', 2**23)
+    rng = np.random.default_rng(0)
+    x, mc = rng.standard_normal((12_000, 8), dtype=np.float32), rng.random((12_000, 40, 10), dtype=np.float32)
+    assert peak_of(lambda: diverse.disagreement(mc)) < 30e6                                 # 38 MB in float64
+    assert peak_of(lambda: diverse.nearest_rows(x, x[:4000])) < 100e6                       # 384 MB
+    assert peak_of(lambda: diverse.facility_picks(x[:6000], 3, similarity='distance')) < 60e6 # 288 MB twice
+    assert peak_of(lambda: kmeans.assign_distinct(x, x[:4000] + np.float32(.01))) < 60e6    # 380 MB, and twice that when joined
 
-def test_parts_are_halved_when_memory_runs_out(monkeypatch):
-    "A pass that does not fit is tried again with fewer rows, and gives the same numbers"
-    net = build_model('mlp', (1, 8, 8), 10, 2).eval()
-    for i,w in enumerate(net.parameters()): torch.nn.init.normal_(w, generator=torch.Generator().manual_seed(i))
-    x = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    ids, y = np.arange(100)[None].repeat(2, 0), torch.arange(100) % 10
-    def results():
-        hits = val_hits(net.train(), x, y, torch.as_tensor(ids)); net.eval()
-        scores = evaluate(Fitted(net, Recipe('mlp'), [0, 1], 0), x, y)
-        return [forward_pass(net, x, ids)['logits'], mc_pass(net, x, ids, 3, generators(2)), hits, [s['test_log_loss'] for s in scores]]
-    want, body, tries = results(), type(net.body).forward, []
-    def hungry(self, h):
-        rows = h.shape[1]
-        tries.append(rows)
-        if rows > 30: raise torch.cuda.OutOfMemoryError('CUDA out of memory')
-        return body(self, h)
-    monkeypatch.setattr(type(net.body), 'forward', hungry)
-    for a, b in zip(want, results()): np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
-    assert max(tries) > 30 and 25 in tries
-
-def test_what_a_row_takes_does_not_change_the_model():
-    net = build_model('vgg16', (3, 32, 32), 10, 2)
-    before = {k: v.clone() for k,v in net.state_dict().items()}
-    state = torch.get_rng_state()
-    assert row_bytes(net.eval(), (2, 1, 3, 32, 32)) > 2*2*64*32*32*4 # two maps of 64 channels for each of two members
-    assert torch.equal(state, torch.get_rng_state())
-    for k,v in net.state_dict().items(): assert torch.equal(v, before[k]) and v.device.type == 'cpu'
+if __name__ == '__main__':
+    n, k, d, *share = sys.argv[1:]
+    if share: cut_down(float(share[0]))
+    for spec, rise, seconds in rises(int(n), int(k), int(d)):
+        print(f'{rise/1e6:.0f}\t{spec}', flush=True)
+        print(f'{seconds:.1f} s', file=sys.stderr, flush=True)

@@ -368,7 +368,7 @@ def load(
     return data if size is None else data.resized(size)
 
 def _unknown(name): # -> message
-    near = [f"folder:{name}"] if Path(name).is_dir() else difflib.get_close_matches(name.lower(), _READERS, 1, .5)
+    near = [f"folder:{name}"] if Path(name).is_dir() else difflib.get_close_matches(name.lower(), _READERS, 1, .75)
     hint = f"did you mean {near[0]!r}? " if near else ''
     return f"unknown data set {name!r}; {hint}there are {', '.join(DATASETS)}"
 

@@ -116,7 +116,7 @@ class Backbone:
     "A network of `keras.applications` without its head: (b,c,h,w) uint8 images to features."
     def __init__(self, make, weights, shape, pixels, frozen): # function of Keras; as in a `Recipe`; (c,h,w); as in a `Recipe`
         self.keras, self.pixels, self.frozen, self.kept = load_keras(), pixels, frozen, WeakIdKeyDictionary()
-        if min(shape[1:]) < 32: raise ValueError(f"shape={tuple(shape)} is too small for {make.__name__}, which needs 32x32; load the data with size=32 or more")
+        if min(shape[1:]) < 32: raise ValueError(f"shape={tuple(shape)} is too small for {make.__name__}, which needs 32x32; bring the images to 32x32 or more")
         try: self.model = make(include_top=False, weights=weights, input_shape=keras_shape(self.keras, shape))
         except Exception as e:
             if weights is None: raise

@@ -17,7 +17,7 @@ from ..core.data import load
 from ..core.files import set_aside, writable
 from ..core.models import ESTIMATORS, build_model, estimator
 from ..core.outputs import NoDropout, evaluate, forward_pass, outputs
-from ..core.query import Spec, build, known, select_many
+from ..core.query import LABEL_FREE, Spec, build, known, select_many
 from ..core.train import fit, keep_memory
 from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
 from .workers import CONTEXT, deaf, processes, start_worker, usable_cores
@@ -301,10 +301,12 @@ def check_samples(protocol, strategies, data):
 
 # %% ../../nbs/experiments/02_runner.ipynb #5f0c2a44
 def check_sizes(protocol, specs, data):
-    "`ValueError`, before anything is trained, for a protocol or a strategy that needs more rows than are in play."
+    "`ValueError`, before anything is trained, for a protocol or a strategy that needs more than there is: rows in play, or a pretext task."
     rows = len(rows_in_play(protocol, data.n, 0).ids)
     run = dict(rows=rows, initial=protocol.initial, query=protocol.query, rounds=protocol.rounds, classes=data.n_classes)
     for s in specs:
+        missing = not protocol.pretext and next((x for x in build(s).needs if x in LABEL_FREE), None)
+        if missing: raise ValueError(f"strategy {s} needs {missing}, and protocol {protocol.name!r} has no pretext task to make them; choose one that has, or leave the strategy out")
         check = getattr(known().get(s.name), 'check_run', None)
         try: check and check(**run, **dict(s.options))
         except ValueError as e: raise ValueError(f"strategy {s} cannot run in protocol {protocol.name!r}: {e}; or leave it out") from None

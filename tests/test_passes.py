@@ -1,0 +1,112 @@
+"Passes stay under 2 GiB whatever the size of the images: measured on meta tensors, which have shapes and no numbers"
+import numpy as np, pytest, torch
+from al_repro.core.memory import Live, row_bytes
+from al_repro.core.models import Member, build_model
+from al_repro.core.outputs import evaluate, forward_pass, mc_pass
+from al_repro.core.pretext import embed
+from al_repro.core.query import Query
+from al_repro.core.train import Fitted, Recipe, val_hits
+from al_repro.strategies import dfal, pal
+
+GIB = 2**30
+SIDES, MEMBERS = {32: 450, 96: 200, 224: 60}, 20 # pixels: rows of a member, too many for one part
+
+class Measured(Live):
+    "As `Live`; what is fetched to the CPU has no numbers either, so it comes as zeros."
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        fetch = func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.to) and args[0].device.type == 'meta'
+        if fetch and torch.device('cpu') in (kwargs.get('device'), *args[1:]):
+            return torch.zeros(1, dtype=args[0].dtype).expand(args[0].shape)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+def group(name, side, members=MEMBERS):
+    with torch.device('meta'): return build_model(name, (3, side, side), 10, members).eval()
+
+def pool(side, rows=10): return torch.empty(rows, 3, side, side, dtype=torch.uint8, device='meta')
+def measured(net, *given):
+    "Counts what comes from here on: what a row takes is found before"
+    row_bytes(net, (net.members, 1, *given[0].shape[1:]))
+    return Measured([*given, *net.parameters(), *net.buffers()])
+
+def generators(n=MEMBERS): return [torch.Generator().manual_seed(i) for i in range(n)]
+
+@pytest.mark.parametrize('side', SIDES)
+@pytest.mark.parametrize('name', ['lenet', 'vgg16', 'resnet18', 'mlp'])
+def test_passes_of_a_group(name, side):
+    net, x = group(name, side), pool(side)
+    ids = np.zeros((MEMBERS, SIDES[side]), np.int64)
+    with measured(net, x) as live: forward_pass(net, x, ids)
+    assert live.peak < 2*GIB, f'forward_pass: {live.peak/GIB:.1f} GiB'
+    net.train()
+    val, y = torch.zeros(MEMBERS, SIDES[side], dtype=torch.long, device='meta'), torch.zeros(10, dtype=torch.long, device='meta')
+    with measured(net, x) as live: val_hits(net, x, y, val)
+    assert live.peak < 2*GIB, f'val_hits: {live.peak/GIB:.1f} GiB'
+
+@pytest.mark.parametrize('side', SIDES)
+@pytest.mark.parametrize('name', ['lenet', 'mlp'])
+def test_samples_of_a_group(name, side):
+    net, x = group(name, side), pool(side)
+    with torch.inference_mode(False), measured(net, x) as live:
+        mc_pass(net, x, np.zeros((MEMBERS, SIDES[side]), np.int64), 100, generators())
+    assert live.peak < 2*GIB, f'{live.peak/GIB:.1f} GiB'
+
+@pytest.mark.parametrize('side', SIDES)
+def test_features(side):
+    net, x = group('resnet18', side, 1), pool(side, 10*SIDES[side])
+    with measured(net, x) as live: assert embed(net, x).shape == (10*SIDES[side], 512)
+    assert live.peak < 2*GIB, f'{live.peak/GIB:.1f} GiB'
+
+@pytest.mark.parametrize('side', SIDES)
+def test_pal(side):
+    net = group('resnet8', side)
+    image = np.zeros((1, 3, side, side), np.uint8)
+    q = Query.from_arrays(x=np.broadcast_to(image, (SIDES[side], *image.shape[1:])), labelled=[0], n_classes=10)
+    q.device = torch.device('meta')
+    with measured(net, pool(side)) as live: pal.pool_scores(net, [q]*MEMBERS)
+    assert live.peak < 2*GIB, f'{live.peak/GIB:.1f} GiB'
+
+@pytest.mark.parametrize('side', SIDES)
+@pytest.mark.parametrize('name', ['lenet', 'resnet18'])
+def test_deepfool(name, side, monkeypatch):
+    "The rows of a step are as many as fit together with the maps that the gradient needs"
+    model, seen = Member(group(name, side, 1)), []
+    def step(model, rows, s, i, *_): seen.append(len(i)); return i
+    monkeypatch.setattr(dfal, '_step', step)
+    state = dfal.Fooled(*[None]*5, torch.empty(1024, 3, side, side, device='meta'))
+    assert len(dfal._advance(model, None, state, np.arange(1024), .02, None)) == 1024
+    x = torch.empty(max(seen), 3, side, side, device='meta')
+    classes = torch.zeros(max(seen), 10, dtype=torch.long, device='meta')
+    with Live([x, *model.parameters(), *model.buffers()]) as live: dfal.boundary_step(model, x, classes)
+    assert live.peak < 2*GIB, f'{max(seen)} rows: {live.peak/GIB:.1f} GiB'
+
+
+# ---- out of memory all the same
+
+def test_parts_are_halved_when_memory_runs_out(monkeypatch):
+    "A pass that does not fit is tried again with fewer rows, and gives the same numbers"
+    net = build_model('mlp', (1, 8, 8), 10, 2).eval()
+    for i,w in enumerate(net.parameters()): torch.nn.init.normal_(w, generator=torch.Generator().manual_seed(i))
+    x = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ids, y = np.arange(100)[None].repeat(2, 0), torch.arange(100) % 10
+    def results():
+        hits = val_hits(net.train(), x, y, torch.as_tensor(ids)); net.eval()
+        scores = evaluate(Fitted(net, Recipe('mlp'), [0, 1], 0), x, y)
+        return [forward_pass(net, x, ids)['logits'], mc_pass(net, x, ids, 3, generators(2)), hits, [s['test_log_loss'] for s in scores]]
+    want, body, tries = results(), type(net.body).forward, []
+    def hungry(self, h):
+        rows = h.shape[1]
+        tries.append(rows)
+        if rows > 30: raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return body(self, h)
+    monkeypatch.setattr(type(net.body), 'forward', hungry)
+    for a, b in zip(want, results()): np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+    assert max(tries) > 30 and 25 in tries
+
+def test_what_a_row_takes_does_not_change_the_model():
+    net = build_model('vgg16', (3, 32, 32), 10, 2)
+    before = {k: v.clone() for k,v in net.state_dict().items()}
+    state = torch.get_rng_state()
+    assert row_bytes(net.eval(), (2, 1, 3, 32, 32)) > 2*2*64*32*32*4 # two maps of 64 channels for each of two members
+    assert torch.equal(state, torch.get_rng_state())
+    for k,v in net.state_dict().items(): assert torch.equal(v, before[k]) and v.device.type == 'cpu'
