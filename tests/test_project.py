@@ -2,6 +2,7 @@
 import importlib.util, re, subprocess, sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest, yaml
 
@@ -123,3 +124,57 @@ def test_links_of_the_pages_are_followed(tmp_path):
     (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[md('## One part\n\n[here](#one-part) [there](b.ipynb#f) [x](c.ipynb) [y](b.ipynb#other) [z](https://s/b.html#f) [u](https://s/d.html)')])))
     (tmp_path/'b.ipynb').write_text(json.dumps(dict(cells=[md('---\noutput-file: b.html\n---'), md('## Other {#f}\n')])))
     assert [o.split(' leads to ')[1].split(';')[0].split(',')[0] for o in nb.docs.link_problems(tmp_path, 'https://s')] == ['c.ipynb', 'b.ipynb#other', 'https://s/d.html']
+
+
+# ---------------------------------------------------------------- alone, as on Colab
+
+@pytest.mark.parametrize('lines, wrong', [
+    (['#| slow', 'run(ps)'], True), (['#| slow', 'if RUN_SLOW: run(ps)', 'show(ps)'], True), (['#| cuda', 'if RUN_SLOW: x.cuda()'], True),
+    (['#| slow', 'if RUN_SLOW: run(ps)'], False), (['#| hide', '#| cuda', 'if torch.cuda.is_available():', '    x.cuda()'], False), (['run(ps)'], False)])
+def test_marked_cells_wait_for_the_switch(lines, wrong): assert bool(nb.marked_problem(cell(*lines))) is wrong
+
+def opening(install, *more, badge=None, last=nb.colab.LAST):
+    "Cells of a notebook nbs/core/x.ipynb"
+    slug, _, branch = nb.address()
+    badge = badge or nb.colab.badge(slug, branch, 'nbs/core/x.ipynb')
+    md = lambda s: SimpleNamespace(cell_type='markdown', source=s)
+    code = [SimpleNamespace(cell_type='code', source=o) for o in (install, *more, last)]
+    return [SimpleNamespace(cell_type='code', source='#| default_exp core.x'), md('# X'), md(badge), *code]
+
+def test_what_stands_at_the_top_and_at_the_end():
+    slug, path = nb.address()[0], 'nbs/core/x.ipynb'
+    plain, tests = (nb.colab.install(slug, path, fastcore=o) for o in (False, True))
+    wrong = lambda *cells, marks=(), **kw: len(nb.opening_problems(ROOT/path, opening(*cells, **kw), set(marks)))
+    assert wrong(plain) == wrong(tests, 'from fastcore.test import *') == wrong(nb.colab.install(slug, path, 'keras')) == 0
+    assert wrong(plain, nb.colab.SWITCH, marks=['slow']) == 0
+    assert wrong(plain, marks=['slow']) == wrong(plain, last='import nbdev; nbdev.nbdev_export()') == wrong(plain, badge='[![x](y)](z)') == 1
+    assert wrong(nb.colab.install(slug, path, 'dev')) == wrong(plain, 'from fastcore.test import *') == wrong('!pip install al_repro') == 1
+
+def run_alone(folder, *code):
+    "What `tools/nb.py colab` does with a notebook of these cells, where the package holds one number"
+    import json, zipfile
+    (folder/'clone'/'nbs'/'core').mkdir(parents=True)
+    (folder/'clone'/'settings.ini').touch()
+    with zipfile.ZipFile(folder/'x.whl', 'w') as z: z.writestr('al_repro/__init__.py', 'number = 7')
+    cells = [dict(cell_type='code', source=o) for o in code]
+    (folder/'x.ipynb').write_text(json.dumps(dict(cells=cells)))
+    return nb.colab.colab(folder/'x.ipynb', folder/'x.whl', folder/'clone', ['nbdev', 'keras'])
+
+@pytest.mark.parametrize('clone', [False, True])
+def test_a_notebook_runs_alone(tmp_path, clone):
+    install = nb.colab.install('a/b', 'nbs/core/x.ipynb', clone=clone)
+    where = 'import os; assert os.getcwd().count("al_repro_clone") == ' + str(int(clone))
+    log = run_alone(tmp_path, install, 'import al_repro', 'assert al_repro.number == 7', where, nb.colab.SWITCH, 'if RUN_SLOW: 1/0', nb.colab.LAST)
+    assert log is None
+
+@pytest.mark.parametrize('code, error', [
+    ('import nbdev; nbdev.nbdev_export()', 'ModuleNotFoundError'), ('open("../../settings.ini")', 'FileNotFoundError'),
+    ('1/0', 'ZeroDivisionError'), ('import keras', 'ModuleNotFoundError')])
+def test_what_only_works_here_fails_alone(tmp_path, code, error):
+    log = run_alone(tmp_path, nb.colab.install('a/b', 'nbs/core/x.ipynb'), code)
+    assert error in log and f'code cell 1 of {tmp_path/"x.ipynb"} failed' in log
+
+def test_a_clone_is_not_nested(tmp_path):
+    "The install cell of before: run twice, it cloned into its clone"
+    old = '!git clone -q --depth 1 https://github.com/a/b al_repro_clone && pip install -q "./al_repro_clone"\n%cd al_repro_clone/nbs/core'
+    assert 'code cell 0' in run_alone(tmp_path, old)
