@@ -379,7 +379,8 @@ def nb_problems(path):
         if c.cell_type != 'code': continue
         code = next(iter(p.source.strip().splitlines()), '')[:60]
         outs, n = c.get('outputs', []), len(c.source.splitlines())
-        if 'nbdev_export(' in p.source and re.sub(r'import nbdev;?|nbdev\.nbdev_export\(\)|\s', '', p.source): say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
+        if 'nbdev_export(' in p.source and c.source != colab.LAST: say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
+        if wrong := marked_problem(p): say(f'cell {i} ({code}) {wrong}')
         if wrong := import_problem(p): say(f'cell {i} ({code}) {wrong}')
         if n > MAX_LINES: say(f'cell {i} ({code}) has {n} lines, more than {MAX_LINES}')
         text = nb2str(outs)
@@ -395,6 +396,7 @@ def nb_problems(path):
     lost = [o for o in title.splitlines() if o.strip() and not re.match(r'#\s|>\s|- [\w-]+:', o)]
     if lost: say(f'the title cell holds more than title and `>` line, which the docs drop: {lost[0][:80]}')
     if not title: say('no title')
+    for o in opening_problems(path, nb.cells, {f for p in cells if p.cell_type == 'code' for f in p.directives_}): say(o)
     return res
 
 def cmd_check(a):
