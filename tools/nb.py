@@ -354,7 +354,7 @@ def opening_problems(path, cells, marks):
     want, res = colab.install(slug, rel(path), extra, fastcore, clone), []
     if top[1] != colab.badge(slug, branch, rel(path)): res.append(f'after the title comes its Colab badge: {colab.badge(slug, branch, rel(path))}')
     if top[2] != want: res.append(f'after the badge comes the install cell:\n{want}')
-    if extra not in ('', *colab.EXTRAS): res.append(f'installs the extra {extra}; a notebook may need {" or ".join(colab.EXTRAS)}')
+    if not set(filter(None, extra.split(','))) <= set(colab.EXTRAS): res.append(f'installs the extra {extra}; a notebook may need {" or ".join(colab.EXTRAS)}')
     if 'slow' in marks and top[3] != colab.SWITCH: res.append(f'has slow cells, so after the install cell comes the switch:\n{colab.SWITCH}')
     if path.name != config().readme_nb and cells[-1].source != colab.LAST: res.append(f'the last cell is\n{colab.LAST}')
     return res
