@@ -178,3 +178,16 @@ def test_a_clone_is_not_nested(tmp_path):
     "The install cell of before: run twice, it cloned into its clone"
     old = '!git clone -q --depth 1 https://github.com/a/b al_repro_clone && pip install -q "./al_repro_clone"\n%cd al_repro_clone/nbs/core'
     assert 'code cell 0' in run_alone(tmp_path, old)
+
+@pytest.mark.parametrize('flags, shown', [('', ['kept']), ('slow', ['run'])])
+def test_running_slow_cells_turns_the_switch_on(tmp_path, flags, shown):
+    import json
+    out = [dict(output_type='stream', name='stdout', text=['kept'])]
+    cells = [dict(cell_type='code', id=f'c{i}', execution_count=None, metadata={}, outputs=o, source=s.splitlines(True))
+             for i, (s, o) in enumerate([(nb.colab.SWITCH, []), ("#| slow\nif RUN_SLOW: print('run')", out)])]
+    path = tmp_path/'x.ipynb'
+    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    subprocess.run([sys.executable, ROOT/'tools'/'nb.py', 'run', path, '--flags', flags], check=True, capture_output=True)
+    cells = json.loads(path.read_text())['cells']
+    assert [''.join(o['text']).strip() for o in cells[1]['outputs']] == shown
+    assert ''.join(cells[0]['source']) == nb.colab.SWITCH
