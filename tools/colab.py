@@ -81,18 +81,21 @@ def hidden(cells, dev):
 
 def colab(path, wheel, clone, dev):
     "Execute every cell of the notebook at `path` in an empty folder; its log if a cell fails, else None"
-    cells = sources(path)
+    cmd = [sys.executable, __file__, path, *hidden(sources(path), dev)]
     with tempfile.TemporaryDirectory() as d:
         d = Path(d).resolve()
         for o in 'bin', 'site', 'cache', 'content': (d/o).mkdir()
         shim(d/'bin'/'pip', f'exec "{sys.executable}" -m zipfile -e "{wheel}" "{d/"site"}"')
         shim(d/'bin'/'git', 'for last; do :; done', f'exec cp -R "{clone}" "$last"')
-        env = {k: v for k, v in os.environ.items() if not k.startswith('AL_REPRO_') and k not in ('IN_TEST', 'PYTHONHOME')}
-        env |= dict(PYTHONPATH=str(d/'site'), XDG_CACHE_HOME=str(d/'cache'), MPLBACKEND='agg', MPLCONFIGDIR=fonts(),
-                    PATH=f'{d/"bin"}{os.pathsep}{os.environ["PATH"]}')
-        cmd = [sys.executable, __file__, path, *hidden(cells, dev)]
-        res = subprocess.run(cmd, cwd=d/'content', env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
+        res = subprocess.run(cmd, cwd=d/'content', env=surroundings(d), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
     return res.stdout[-6000:] if res.returncode else None
+
+def surroundings(folder):
+    "The environment variables of such a run: its own package, programs and cache, none of the project's settings"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith('AL_REPRO_') and k not in ('IN_TEST', 'PYTHONHOME')}
+    return kept | dict(PYTHONPATH=str(folder/'site'), XDG_CACHE_HOME=str(folder/'cache'), MPLBACKEND='agg',
+                       MPLCONFIGDIR=fonts(), PATH=f'{folder/"bin"}{os.pathsep}{os.environ["PATH"]}')
 
 def fonts():
     "Where matplotlib keeps its list of fonts, which takes long to make"

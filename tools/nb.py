@@ -85,7 +85,7 @@ def run_nb(path, flags=''):
     shell.run("import matplotlib; matplotlib.rcParams['figure.dpi'] = 100; del matplotlib")
     for i, (cell, proc) in enumerate(zip(nb.cells, cells)):
         if not is_run(proc, skip): continue
-        src = proc.source if 'slow' in skip else re.sub(r'^RUN_SLOW = False', 'RUN_SLOW = True', proc.source, flags=re.M)
+        src = proc.source if 'slow' in skip else re.sub(r'(?m)^RUN_SLOW = False', 'RUN_SLOW = True', proc.source)
         cell.outputs = _dict2obj(list(shell.run(src)))
         if shell.exc:
             tb = ''.join(o for out in cell.outputs if out.output_type == 'error' for o in out.traceback)
@@ -326,37 +326,40 @@ def may_show(src):
 
 def import_problem(cell):
     "What is wrong with the imports of a cell, which the docs execute without the cells before it; else None"
-    tree = parsed(cell.source)
+    tree, flags = parsed(cell.source), cell.directives_.keys()
     is_import = lambda o: isinstance(o, (ast.Import, ast.ImportFrom))
-    within = [o for o in tree if any(map(is_import, ast.walk(o)))]
-    if not within: return None
-    if {'slow', 'cuda'} & cell.directives_.keys(): return 'imports in a marked cell, which the docs would execute'
+    is_def = lambda o: isinstance(o, (ast.FunctionDef, ast.ClassDef))
+    if not any(is_import(o) for top in tree for o in ast.walk(top)): return None
+    if {'slow', 'cuda'} & flags: return 'is marked and holds an import, so the docs would execute it'
     if not is_run(cell, ()): return None
     if any(map(is_import, tree)): alone = all(map(is_import, tree))
-    else: alone = {'export', 'exports', 'exporti'} & cell.directives_.keys() or all(isinstance(o, (ast.FunctionDef, ast.ClassDef)) for o in tree)
-    return None if alone else 'holds an import and other work; the docs execute it without the cells before it: split it'
+    else: alone = {'export', 'exports', 'exporti'} & flags or all(map(is_def, tree))
+    return None if alone else 'holds an import and other work; split it: the docs execute it without the cells before'
 
 def marked_problem(cell):
     "What is wrong with a cell marked slow or cuda, which `run all` on Colab would walk into; else None"
-    tests = [test for flag, test in dict(slow='RUN_SLOW', cuda='torch.cuda.is_available()').items() if flag in cell.directives_]
-    if not tests: return None
+    conditions = dict(slow='RUN_SLOW', cuda='torch.cuda.is_available()')
+    test = ' and '.join(v for k, v in conditions.items() if k in cell.directives_)
+    if not test: return None
     tree = parsed(cell.source)
-    guarded = len(tree) == 1 and isinstance(tree[0], ast.If) and ast.unparse(tree[0].test) == ' and '.join(tests) and not tree[0].orelse
-    return None if guarded else f'is marked, so all of it stands under `if {" and ".join(tests)}:`'
+    guarded = len(tree) == 1 and isinstance(tree[0], ast.If) and not tree[0].orelse
+    return None if guarded and ast.unparse(tree[0].test) == test else f'is marked, so all of it stands under `if {test}:`'
 
 def opening_problems(path, cells, marks):
     "What keeps a notebook from running alone on Colab: badge, install cell, switch, last cell; `marks` are its flags"
     slug, _, branch = address()
-    code = [c.source for c in cells if c.cell_type == 'code']
     top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:4] + ['']*4
+    code = [c.source for c in cells if c.cell_type == 'code']
     fastcore = any(re.search(r'(?m)^\s*(from|import) fastcore\b', o) for o in code)
     extra, clone = colab.kind_of(top[2]) or ('', path.parent.name in ('nbs', 'repro'))
-    want, res = colab.install(slug, rel(path), extra, fastcore, clone), []
-    if top[1] != colab.badge(slug, branch, rel(path)): res.append(f'after the title comes its Colab badge: {colab.badge(slug, branch, rel(path))}')
-    if top[2] != want: res.append(f'after the badge comes the install cell:\n{want}')
-    if not set(filter(None, extra.split(','))) <= set(colab.EXTRAS): res.append(f'installs the extra {extra}; a notebook may need {" or ".join(colab.EXTRAS)}')
-    if 'slow' in marks and top[3] != colab.SWITCH: res.append(f'has slow cells, so after the install cell comes the switch:\n{colab.SWITCH}')
-    if path.name != config().readme_nb and cells[-1].source != colab.LAST: res.append(f'the last cell is\n{colab.LAST}')
+    badge, install = colab.badge(slug, branch, rel(path)), colab.install(slug, rel(path), extra, fastcore, clone)
+    foreign = set(filter(None, extra.split(','))) - set(colab.EXTRAS)
+    res = []
+    if top[1] != badge: res.append(f'after the title comes the Colab badge, alone:\n{badge}')
+    if top[2] != install: res.append(f'after the badge comes the install cell:\n{install}')
+    if foreign: res.append(f'installs the extra {", ".join(foreign)}; a notebook may need {" or ".join(colab.EXTRAS)}')
+    if 'slow' in marks and top[3] != colab.SWITCH: res.append(f'after the install cell comes the switch:\n{colab.SWITCH}')
+    if path.name != config().readme_nb and cells[-1].source != colab.LAST: res.append(f'the last cell is:\n{colab.LAST}')
     return res
 
 def nb_problems(path):
@@ -379,7 +382,8 @@ def nb_problems(path):
         if c.cell_type != 'code': continue
         code = next(iter(p.source.strip().splitlines()), '')[:60]
         outs, n = c.get('outputs', []), len(c.source.splitlines())
-        if 'nbdev_export(' in p.source and c.source != colab.LAST: say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
+        exports = 'nbdev_export(' in p.source and c.source != colab.LAST
+        if exports: say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
         if wrong := marked_problem(p): say(f'cell {i} ({code}) {wrong}')
         if wrong := import_problem(p): say(f'cell {i} ({code}) {wrong}')
         if n > MAX_LINES: say(f'cell {i} ({code}) has {n} lines, more than {MAX_LINES}')
@@ -396,7 +400,8 @@ def nb_problems(path):
     lost = [o for o in title.splitlines() if o.strip() and not re.match(r'#\s|>\s|- [\w-]+:', o)]
     if lost: say(f'the title cell holds more than title and `>` line, which the docs drop: {lost[0][:80]}')
     if not title: say('no title')
-    for o in opening_problems(path, nb.cells, {f for p in cells if p.cell_type == 'code' for f in p.directives_}): say(o)
+    marks = {f for p in cells if p.cell_type == 'code' for f in p.directives_}
+    for o in opening_problems(path, nb.cells, marks): say(o)
     return res
 
 def cmd_check(a):
@@ -441,12 +446,12 @@ def cmd_colab(a):
     paths = [ROOT/'nbs'/f'{re.sub(r"^nbs/|[.]ipynb$", "", o)}.ipynb' for o in a.names] or of_each_kind()
     for p in paths:
         if not p.exists(): sys.exit(f'{rel(p)}: no such notebook')
-    bad = []
+    dev, bad = re.findall(r'(?<!\S)[\w-]+', config().dev_requirements), []
     with tempfile.TemporaryDirectory() as d:
-        wheel = a.wheel or colab.build_wheel(Path(d))
-        for p in docs.files(ROOT): colab.copy(p, Path(d)/'clone')
+        wheel, clone = a.wheel or colab.build_wheel(Path(d)), Path(d)/'clone'
+        for p in docs.files(ROOT): colab.copy(p, clone)
         for p in paths:
-            start, log = time.time(), colab.colab(p, wheel, Path(d)/'clone', re.findall(r'(?<!\S)[\w-]+', config().dev_requirements))
+            start, log = time.time(), colab.colab(p, wheel, clone, dev)
             if log: bad.append(p)
             print(f'{rel(p)}: {"failed, " if log else ""}{time.time()-start:.1f} s\n{log or ""}'.rstrip(), flush=True)
     return not bad
@@ -466,7 +471,7 @@ def main(argv=None):
     add('check', cmd_check)
     add('docs', cmd_docs)
     c = add('colab', cmd_colab)
-    c.add_argument('names', nargs='*', help='notebooks, e.g. strategies/30_dal (default: the shortest of each kind of installation)')
+    c.add_argument('names', nargs='*', help='e.g. strategies/30_dal (default: the shortest notebook of each kind of installation)')
     c.add_argument('--wheel', metavar='FILE', help='a wheel of this checkout (default: made here)')
     a = p.parse_args(argv)
     if getattr(a, 'wheel', None): a.wheel = Path(a.wheel).resolve()
