@@ -1,7 +1,8 @@
 "The package, its metadata, the docs' sidebar and the public address"
-import importlib.util, re, subprocess, sys
+import importlib.util, json, re, subprocess, sys, zipfile
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest, yaml
 
@@ -115,21 +116,104 @@ def test_a_cell_that_the_docs_cannot_execute_alone_is_refused(lines):
 def test_a_cell_that_the_docs_can_execute_alone_is_accepted(lines):
     assert nb.import_problem(cell(*lines)) is None
 
+@pytest.mark.filterwarnings('ignore:Found cells containing imports')
 def test_the_docs_stop_where_the_check_says():
     "nbdev executes the refused cell, without the cell before it"
     from execnb.nbio import dict2nb
     from nbdev.processors import FilterDefaults
-    exported = '#| export\ndef f(): return 1'
-    pages = lambda *cells: FilterDefaults()(dict2nb(dict(cells=[dict(cell_type='code', metadata={}, outputs=[], source=o) for o in cells], metadata={})))
-    pages('#| default_exp x', exported, 'n = f()', 'import math', 'print(n)')
-    with pytest.raises(Exception): pages('#| default_exp x', exported, 'n = f()', 'import math\nprint(n)')
+    def make_page(*sources):
+        cells = [dict(cell_type='code', metadata={}, outputs=[], source=o) for o in sources]
+        FilterDefaults()(dict2nb(dict(cells=cells, metadata={})))
+    start = '#| default_exp x', '#| export\ndef f(): return 1', 'n = f()'
+    make_page(*start, 'import math', 'print(n)')
+    with pytest.raises(Exception, match='Error.* in cell'): make_page(*start, 'import math\nprint(n)')
 
 def test_links_of_the_pages_are_followed(tmp_path):
-    import json
-    md = lambda s: dict(cell_type='markdown', metadata={}, source=[s])
-    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[md('## One part\n\n[here](#one-part) [there](b.ipynb#f) [x](c.ipynb) [y](b.ipynb#other) [z](https://s/b.html#f) [u](https://s/d.html)')])))
-    (tmp_path/'b.ipynb').write_text(json.dumps(dict(cells=[md('---\noutput-file: b.html\n---'), md('## Other {#f}\n')])))
-    assert [o.split(' leads to ')[1].split(';')[0].split(',')[0] for o in nb.docs.link_problems(tmp_path, 'https://s')] == ['c.ipynb', 'b.ipynb#other', 'https://s/d.html']
+    def page(name, *cells):
+        cells = [dict(cell_type='markdown', metadata={}, source=[o]) for o in cells]
+        (tmp_path/f'{name}.ipynb').write_text(json.dumps(dict(cells=cells)))
+    good = '#one-part', 'b.ipynb#f', 'https://s/x.html#f', 'https://elsewhere.org/x.html'
+    bad = 'c.ipynb', 'b.ipynb#other', 'https://s/d.html', '#two'
+    page('a', '## One part', *[f'[here]({o})' for o in good + bad])
+    page('b', '---\noutput-file: x.html\n---', '## Other {#f}\n')
+    found = [re.search(r'leads to (\S+),', o)[1] for o in nb.docs.link_problems(tmp_path, 'https://s')]
+    assert found == [*bad]
+
+
+# ---------------------------------------------------------------- alone, as on Colab
+
+@pytest.mark.parametrize('lines, wrong', [
+    (['#| slow', 'run(ps)'], True),
+    (['#| slow', 'if RUN_SLOW: run(ps)', 'show(ps)'], True),
+    (['#| cuda', 'if RUN_SLOW: x.cuda()'], True),
+    (['#| slow', 'if RUN_SLOW: run(ps)'], False),
+    (['#| hide', '#| cuda', 'if torch.cuda.is_available():', '    x.cuda()'], False),
+    (['run(ps)'], False)])
+def test_marked_cells_wait_for_the_switch(lines, wrong): assert bool(nb.marked_problem(cell(*lines))) is wrong
+
+def opening(install, *more, badge=None, last=nb.colab.LAST):
+    "Cells of a notebook nbs/core/x.ipynb"
+    slug, _, branch = nb.address()
+    badge = badge or nb.colab.badge(slug, branch, 'nbs/core/x.ipynb')
+    md = lambda s: SimpleNamespace(cell_type='markdown', source=s)
+    code = [SimpleNamespace(cell_type='code', source=o) for o in (install, *more, last)]
+    return [SimpleNamespace(cell_type='code', source='#| default_exp core.x'), md('# X'), md(badge), *code]
+
+def test_what_stands_at_the_top_and_at_the_end():
+    slug, path, test = nb.address()[0], 'nbs/core/x.ipynb', 'from fastcore.test import test_eq'
+    plain, tests, keras, dev = (nb.colab.install(slug, path, *o) for o in ([], ['', True], ['keras'], ['dev']))
+    wrong = lambda *cells, marks=(), **kw: len(nb.opening_problems(ROOT/path, opening(*cells, **kw), set(marks)))
+    good = wrong(plain), wrong(tests, test), wrong(keras), wrong(plain, nb.colab.SWITCH, marks=['slow'])
+    assert good == (0, 0, 0, 0)
+    ends = wrong(plain, last='import nbdev; nbdev.nbdev_export()'), wrong(plain, badge='[![x](y)](z)')
+    assert ends == (1, 1)
+    assert (wrong(dev), wrong(plain, test), wrong('!pip install al_repro'), wrong(plain, marks=['slow'])) == (1, 1, 1, 1)
+
+def run_alone(folder, *code):
+    "What `tools/nb.py colab` does with a notebook of these cells, where the package holds one number"
+    (folder/'clone'/'nbs'/'core').mkdir(parents=True)
+    (folder/'clone'/'settings.ini').touch()
+    with zipfile.ZipFile(folder/'x.whl', 'w') as z: z.writestr('al_repro/__init__.py', 'number = 7')
+    cells = [dict(cell_type='code', source=o) for o in code]
+    (folder/'x.ipynb').write_text(json.dumps(dict(cells=cells)))
+    return nb.colab.colab(folder/'x.ipynb', folder/'x.whl', folder/'clone', ['nbdev', 'keras'])
+
+@pytest.mark.parametrize('clone', [False, True])
+def test_a_notebook_runs_alone(tmp_path, clone):
+    install = nb.colab.install('a/b', 'nbs/core/x.ipynb', clone=clone)
+    where = 'import os; assert os.getcwd().count("al_repro_clone") == ' + str(int(clone))
+    used = 'import al_repro', 'assert al_repro.number == 7'
+    assert run_alone(tmp_path, install, *used, where, nb.colab.SWITCH, 'if RUN_SLOW: 1/0', nb.colab.LAST) is None
+
+@pytest.mark.parametrize('code, error', [
+    ('import nbdev; nbdev.nbdev_export()', 'ModuleNotFoundError'), ('open("../../settings.ini")', 'FileNotFoundError'),
+    ('1/0', 'ZeroDivisionError'), ('import keras', 'ModuleNotFoundError')])
+def test_what_only_works_here_fails_alone(tmp_path, code, error):
+    log = run_alone(tmp_path, nb.colab.install('a/b', 'nbs/core/x.ipynb'), code)
+    assert error in log and f'code cell 1 of {tmp_path/"x.ipynb"} failed' in log
+
+def test_a_clone_is_not_nested(tmp_path):
+    "The install cell of before: run twice, it cloned into its clone"
+    old = ('!git clone -q --depth 1 https://github.com/a/b al_repro_clone && pip install -q ./al_repro_clone\n'
+           '%cd al_repro_clone/nbs/core')
+    assert 'code cell 0' in run_alone(tmp_path, old)
+
+@pytest.mark.parametrize('flags, shown', [('', ['kept']), ('slow', ['run'])])
+def test_running_slow_cells_turns_the_switch_on(tmp_path, flags, shown):
+    out = [dict(output_type='stream', name='stdout', text=['kept'])]
+    cells = [dict(cell_type='code', id=f'c{i}', execution_count=None, metadata={}, outputs=o, source=s.splitlines(True))
+             for i, (s, o) in enumerate([(nb.colab.SWITCH, []), ("#| slow\nif RUN_SLOW: print('run')", out)])]
+    path = tmp_path/'x.ipynb'
+    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    cmd = [sys.executable, ROOT/'tools'/'nb.py', 'run', path, '--flags', flags]
+    subprocess.run(cmd, check=True, capture_output=True)
+    cells = json.loads(path.read_text())['cells']
+    assert [''.join(o['text']).strip() for o in cells[1]['outputs']] == shown
+    assert ''.join(cells[0]['source']) == nb.colab.SWITCH
+
+
+
+# ---------------------------------------------------------------- where it runs
 
 def test_tests_end_without_ipython(monkeypatch):
     import conftest

@@ -3,14 +3,14 @@ import hashlib, json, os, re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ROOT/'_proc'
+PAGES = ROOT/'_proc'                     # as nbdev names it
 NOT_OURS = {'.git', '.venv', 'venv', '_proc', '_docs', 'data', 'build', 'dist'}
 
 def files(root=ROOT):
     "The project's files, relative to its root, without what is downloaded or made"
     for folder, names, found in os.walk(root):
-        at_root = Path(folder) == Path(root)
-        names[:] = [o for o in names if o != '__pycache__' and not o.endswith('.egg-info') and not (at_root and o in NOT_OURS)]
+        made = NOT_OURS if Path(folder) == Path(root) else set()
+        names[:] = [o for o in names if o not in made | {'__pycache__'} and not o.endswith('.egg-info')]
         yield from (Path(folder, o).relative_to(root) for o in found)
 
 def state(root=ROOT):
@@ -40,7 +40,9 @@ def texts(nb):
     "All that a page shows as markdown or HTML, without code and formulas"
     for c in nb['cells']:
         shown = [c['source']] if c['cell_type'] == 'markdown' else []
-        shown += [v for o in c.get('outputs', []) for k, v in o.get('data', {}).items() if k in ('text/markdown', 'text/html')]
+        for o in c.get('outputs', []):
+            data = o.get('data', {})
+            shown += [data[k] for k in ('text/markdown', 'text/html') if k in data]
         for o in shown: yield re.sub(r'```.*?```|\$[^$]*\$', '', ''.join(o), flags=re.S)
 
 def anchors(nb):
@@ -52,18 +54,28 @@ def anchors(nb):
     code = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
     return res | {o for c in code for o in re.findall(r'#\|\s*label:\s*(\S+)', c)}
 
+def links(nb):
+    "Where a page's links and pictures lead"
+    for t in texts(nb):
+        for url, html in re.findall(r'\]\(([^)\s]+)\)|\b(?:href|src)="([^"]+)"', re.sub(r'`[^`]*`', '', t)): yield url or html
+
+def address(page, nb, docs):
+    "Where the site `docs` has a page, given its path in the site"
+    name = re.search(r'(?m)^output-file: (\S+)', ''.join(nb['cells'][0]['source'])) if nb['cells'] else None
+    return f'{docs}/{page.with_name(name[1] if name else page.stem + ".html").as_posix()}'
+
 def link_problems(pages, docs):
     "Links of the made pages under `pages` that lead nowhere; the site's own address is `docs`"
     nbs = {p: json.loads(p.read_text(encoding='utf-8')) for p in sorted(Path(pages).rglob('*.ipynb'))}
-    known, site, res = {p: anchors(nb) for p, nb in nbs.items()}, {}, []
+    known = {p: anchors(nb) for p, nb in nbs.items()}
+    site, res = {address(p.relative_to(pages), nb, docs): p for p, nb in nbs.items()}, []
     for p, nb in nbs.items():
-        name = re.search(r'(?m)^output-file: (\S+)', ''.join(nb['cells'][0]['source'])) if nb['cells'] else None
-        site[f'{docs}/{p.parent.relative_to(pages)/(name[1] if name else p.stem + ".html")}'.replace('/./', '/')] = p
-    for p, nb in nbs.items():
-        for url in (m[0] or m[1] for t in texts(nb) for m in re.findall(r'\]\(([^)\s]+)\)|\b(?:href|src)="([^"]+)"', re.sub(r'`[^`]*`', '', t))):
+        say = lambda url, what: res.append(f'{p.relative_to(pages)}: a link leads to {url}, {what}')
+        for url in links(nb):
             path, _, anchor = url.partition('#')
-            if re.match(r'[a-z]+:', url) and not url.startswith(f'{docs}/'): continue
-            to = site.get(path) if url.startswith(docs) else (p.parent/path).resolve() if path else p
-            if to is None or not to.exists(): res.append(f'{p.relative_to(pages)}: a link leads to {url}, which is not there')
-            elif anchor and to in known and anchor not in known[to]: res.append(f'{p.relative_to(pages)}: a link leads to {url}; that page has no such part')
+            ours = url.startswith(f'{docs}/')
+            if re.match(r'[a-z]+:', url) and not ours: continue
+            to = site.get(path) if ours else (p.parent/path).resolve() if path else p
+            if to is None or not to.exists(): say(url, 'which is not there')
+            elif anchor and to in known and anchor not in known[to]: say(url, 'and that page has no such part')
     return res

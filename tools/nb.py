@@ -6,13 +6,14 @@
     python tools/nb.py links --set-repo https://github.com/someone/al_repro
     python tools/nb.py check                        # everything a commit must satisfy
     python tools/nb.py docs                         # the pages that Quarto renders, and their links
+    python tools/nb.py colab strategies/30_dal      # every cell, in an empty folder, as on Colab
 """
 import argparse, ast, difflib, os, posixpath, re, shutil, subprocess, sys, tempfile, time, warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'tools'))
-import docs
+import colab, docs
 
 FOLDERS = 'core', 'strategies', 'experiments', 'repro', 'tutorials'
 MAX_LINES = 40          # of a code cell
@@ -84,7 +85,7 @@ def run_nb(path, flags=''):
     shell.run("import matplotlib; matplotlib.rcParams['figure.dpi'] = 100; del matplotlib")
     for i, (cell, proc) in enumerate(zip(nb.cells, cells)):
         if not is_run(proc, skip): continue
-        src = proc.source if 'slow' in skip else re.sub(r'^RUN_SLOW = False', 'RUN_SLOW = True', proc.source, flags=re.M)
+        src = proc.source if 'slow' in skip else re.sub(r'(?m)^RUN_SLOW = False', 'RUN_SLOW = True', proc.source)
         cell.outputs = _dict2obj(list(shell.run(src)))
         if shell.exc:
             tb = ''.join(o for out in cell.outputs if out.output_type == 'error' for o in out.traceback)
@@ -204,8 +205,8 @@ def rewrite(txt, slug, docs, branch, old_slugs, old_docs, path=None):
     return _colab.sub(own, txt)
 
 def badge_path(p):
-    "Where the first Colab link of file `p` must lead: to itself, for a notebook of a section"
-    return rel(p.with_suffix('.ipynb')) if p.suffix in ('.ipynb', '.py') and p.parent.name in FOLDERS else None
+    "Where the first Colab link of file `p` must lead: to itself, for a notebook"
+    return rel(p.with_suffix('.ipynb')) if p.suffix in ('.ipynb', '.py') and p.is_relative_to(ROOT/'nbs') else None
 
 def stated():
     "Addresses of the site as CITATION.cff and _quarto.yml give them"
@@ -255,7 +256,6 @@ def link_problems():
         for x, y in zip(txt.splitlines(), new.splitlines()):
             if x != y: res.append(f'{rel(p)}: {x.strip()[:160]} should be {y.strip()[:160]} (tools/nb.py links)')
     for p in notebooks():
-        if p.parent.name in FOLDERS and not _colab.search(texts[p]): res.append(f'{rel(p)}: no Colab badge')
         for _, _, to in _colab.findall(texts[p]):
             if not (ROOT/to).exists(): res.append(f'{rel(p)}: a Colab link leads to {to}, which is not there')
     for o in 'CITATION.cff', '_quarto.yml':
@@ -326,15 +326,41 @@ def may_show(src):
 
 def import_problem(cell):
     "What is wrong with the imports of a cell, which the docs execute without the cells before it; else None"
-    tree = parsed(cell.source)
+    tree, flags = parsed(cell.source), cell.directives_.keys()
     is_import = lambda o: isinstance(o, (ast.Import, ast.ImportFrom))
-    within = [o for o in tree if any(map(is_import, ast.walk(o)))]
-    if not within: return None
-    if {'slow', 'cuda'} & cell.directives_.keys(): return 'imports in a marked cell, which the docs would execute'
+    is_def = lambda o: isinstance(o, (ast.FunctionDef, ast.ClassDef))
+    if not any(is_import(o) for top in tree for o in ast.walk(top)): return None
+    if {'slow', 'cuda'} & flags: return 'is marked and holds an import, so the docs would execute it'
     if not is_run(cell, ()): return None
     if any(map(is_import, tree)): alone = all(map(is_import, tree))
-    else: alone = {'export', 'exports', 'exporti'} & cell.directives_.keys() or all(isinstance(o, (ast.FunctionDef, ast.ClassDef)) for o in tree)
-    return None if alone else 'holds an import and other work; the docs execute it without the cells before it: split it'
+    else: alone = {'export', 'exports', 'exporti'} & flags or all(map(is_def, tree))
+    return None if alone else 'holds an import and other work; split it: the docs execute it without the cells before'
+
+def marked_problem(cell):
+    "What is wrong with a cell marked slow or cuda, which `run all` on Colab would walk into; else None"
+    conditions = dict(slow='RUN_SLOW', cuda='torch.cuda.is_available()')
+    test = ' and '.join(v for k, v in conditions.items() if k in cell.directives_)
+    if not test: return None
+    tree = parsed(cell.source)
+    guarded = len(tree) == 1 and isinstance(tree[0], ast.If) and not tree[0].orelse
+    return None if guarded and ast.unparse(tree[0].test) == test else f'is marked, so all of it stands under `if {test}:`'
+
+def opening_problems(path, cells, marks):
+    "What keeps a notebook from running alone on Colab: badge, install cell, switch, last cell; `marks` are its flags"
+    slug, _, branch = address()
+    top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:4] + ['']*4
+    code = [c.source for c in cells if c.cell_type == 'code']
+    fastcore = any(re.search(r'(?m)^\s*(from|import) fastcore\b', o) for o in code)
+    extra, clone = colab.kind_of(top[2]) or ('', path.parent.name in ('nbs', 'repro'))
+    badge, install = colab.badge(slug, branch, rel(path)), colab.install(slug, rel(path), extra, fastcore, clone)
+    foreign = set(filter(None, extra.split(','))) - set(colab.EXTRAS)
+    res = []
+    if top[1] != badge: res.append(f'after the title comes the Colab badge, alone:\n{badge}')
+    if top[2] != install: res.append(f'after the badge comes the install cell:\n{install}')
+    if foreign: res.append(f'installs the extra {", ".join(foreign)}; a notebook may need {" or ".join(colab.EXTRAS)}')
+    if 'slow' in marks and top[3] != colab.SWITCH: res.append(f'after the install cell comes the switch:\n{colab.SWITCH}')
+    if path.name != config().readme_nb and cells[-1].source != colab.LAST: res.append(f'the last cell is:\n{colab.LAST}')
+    return res
 
 def nb_problems(path):
     "What is wrong with one notebook: not clean, not executed, too long a cell, ..."
@@ -356,7 +382,9 @@ def nb_problems(path):
         if c.cell_type != 'code': continue
         code = next(iter(p.source.strip().splitlines()), '')[:60]
         outs, n = c.get('outputs', []), len(c.source.splitlines())
-        if 'nbdev_export(' in p.source and re.sub(r'import nbdev;?|nbdev\.nbdev_export\(\)|\s', '', p.source): say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
+        exports = 'nbdev_export(' in p.source and c.source != colab.LAST
+        if exports: say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
+        if wrong := marked_problem(p): say(f'cell {i} ({code}) {wrong}')
         if wrong := import_problem(p): say(f'cell {i} ({code}) {wrong}')
         if n > MAX_LINES: say(f'cell {i} ({code}) has {n} lines, more than {MAX_LINES}')
         text = nb2str(outs)
@@ -372,6 +400,8 @@ def nb_problems(path):
     lost = [o for o in title.splitlines() if o.strip() and not re.match(r'#\s|>\s|- [\w-]+:', o)]
     if lost: say(f'the title cell holds more than title and `>` line, which the docs drop: {lost[0][:80]}')
     if not title: say('no title')
+    marks = {f for p in cells if p.cell_type == 'code' for f in p.directives_}
+    for o in opening_problems(path, nb.cells, marks): say(o)
     return res
 
 def cmd_check(a):
@@ -391,7 +421,7 @@ def cmd_check(a):
     return not res
 
 
-# ---------------------------------------------------------------- docs
+# ---------------------------------------------------------------- docs and Colab
 
 def cmd_docs(a):
     "Make the pages that Quarto renders, executing each cell that holds an import; follow their links"
@@ -399,6 +429,32 @@ def cmd_docs(a):
     for o in res: print(o)
     print(f'{sum(1 for o in docs.PAGES.rglob("*.ipynb"))} pages, {len(res)} problems')
     return not res
+
+
+def kind_of(path):
+    "What the install cell of a notebook installs: (extra, is it a clone)"
+    return next(filter(None, map(colab.kind_of, colab.sources(path))), None)
+
+def of_each_kind():
+    "The shortest notebook of each kind that an install cell can be"
+    res = {}
+    for p in sorted(notebooks(), key=lambda p: sum(map(len, colab.sources(p)))): res.setdefault(kind_of(p), p)
+    return [p for kind, p in res.items() if kind]
+
+def cmd_colab(a):
+    "Execute every cell of notebooks, each in an empty folder, against a wheel of this checkout, as on Colab"
+    paths = [ROOT/'nbs'/f'{re.sub(r"^nbs/|[.]ipynb$", "", o)}.ipynb' for o in a.names] or of_each_kind()
+    for p in paths:
+        if not p.exists(): sys.exit(f'{rel(p)}: no such notebook')
+    dev, bad = re.findall(r'(?<!\S)[\w-]+', config().dev_requirements), []
+    with tempfile.TemporaryDirectory() as d:
+        wheel, clone = a.wheel or colab.build_wheel(Path(d)), Path(d)/'clone'
+        for p in docs.files(ROOT): colab.copy(p, clone)
+        for p in paths:
+            start, log = time.time(), colab.colab(p, wheel, clone, dev)
+            if log: bad.append(p)
+            print(f'{rel(p)}: {"failed, " if log else ""}{time.time()-start:.1f} s\n{log or ""}'.rstrip(), flush=True)
+    return not bad
 
 
 def main(argv=None):
@@ -414,7 +470,11 @@ def main(argv=None):
     l.add_argument('--docs', metavar='URL', help='new address of the site (default: GitHub pages of the repository)')
     add('check', cmd_check)
     add('docs', cmd_docs)
+    c = add('colab', cmd_colab)
+    c.add_argument('names', nargs='*', help='e.g. strategies/30_dal (default: the shortest notebook of each kind of installation)')
+    c.add_argument('--wheel', metavar='FILE', help='a wheel of this checkout (default: made here)')
     a = p.parse_args(argv)
+    if getattr(a, 'wheel', None): a.wheel = Path(a.wheel).resolve()
     if a.cmd != 'run': os.chdir(ROOT)
     return globals()['cmd_' + a.cmd](a)
 
