@@ -8,6 +8,7 @@ __all__ = ['KEPT_BYTES', 'coverage', 'facility_location_loop', 'facility_locatio
 # %% ../../nbs/core/04b_facility.ipynb #a1298df1
 import numpy as np
 import torch
+from .contexts import plain_torch
 from .arrays import by_ties, check_k, check_ties, first_best, near_origin, to_numpy, to_points
 
 # %% ../../nbs/core/04b_facility.ipynb #342d407b
@@ -17,6 +18,7 @@ def _squared(x, chunk=2**21):
     for i in range(0, len(x), step := max(1, chunk // len(x))):
         yield torch.addmm(sq[i:i+step, None] + sq, x[i:i+step], x.T, alpha=-2).clamp_(min=0)
 
+@plain_torch()
 def coverage(
     x,     # (n,d) numpy or torch, on any device
     picks, # (m,) positions
@@ -118,6 +120,7 @@ def _greedy(dist, count, ties, picks, k, floor):
         torch.minimum(near, dist[torch.tensor([at], device=near.device)][0], out=near)
 
 # %% ../../nbs/core/04b_facility.ipynb #de028fcd
+@plain_torch()
 def facility_location(
     x, # (n,d) numpy or torch, on any device
     k, # how many

@@ -114,7 +114,7 @@ def lenet(
 ): # a `Net`
     "DAL's LeNet for images of 10x10 or more; embedding 128. `ValueError` for smaller ones."
     c,h,w = shape
-    if min(h, w) < 10: raise ValueError(f"shape={tuple(shape)} is too small for LeNet, which needs 10x10; load the data with size=28, or use the model 'mlp'")
+    if min(h, w) < 10: raise ValueError(f"shape={tuple(shape)} is too small for LeNet, which needs 10x10; bring the images to 28x28, or use the model 'mlp'")
     h,w = (((s - 2)//2 - 2)//2 for s in (h, w))
     m = members
     body = [Fold(), conv(m, c, 32), nn.MaxPool2d(2), nn.ReLU(), conv(m, 32, 64), nn.MaxPool2d(2), nn.ReLU(),
@@ -130,7 +130,7 @@ def vgg16(
 ): # a `Net`
     "DAL's VGG16 for images of 32x32 or more; embedding 512. `ValueError` for smaller ones."
     c,h,w = shape
-    if min(h, w) < 32: raise ValueError(f"shape={tuple(shape)} is too small for VGG16, which halves the sides five times; load the data with size=32")
+    if min(h, w) < 32: raise ValueError(f"shape={tuple(shape)} is too small for VGG16, which halves the sides five times; bring the images to 32x32")
     m,body = members,[Fold()]
     for i,widths in enumerate(VGG16):
         for j,c_out in enumerate(widths):

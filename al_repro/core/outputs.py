@@ -4,22 +4,27 @@
 
 # %% auto #0
 __all__ = ['chunk_rows', 'forward_pass', 'as_logits', 'check_gradients', 'logits_of', 'NoDropout', 'draw_masks', 'tail_shapes',
-           'apply_mask', 'tail', 'folded_head', 'mc_pass', 'Group', 'Outputs', 'outputs', 'evaluate']
+           'apply_mask', 'tail', 'folded_head', 'mc_pass', 'n_samples', 'Group', 'Outputs', 'outputs', 'evaluate']
 
 # %% ../../nbs/core/04_outputs.ipynb #f84f7c99
 import re
 import numpy as np, torch
 from torch import nn
 from .contexts import as_caller, plain_torch
+from .memory import by_parts, is_gpu_fault, row_bytes, rows_that_fit
+from .models import member
 from .train import images, torch_rng
 
 # %% ../../nbs/core/04_outputs.ipynb #55ec56bd
 def chunk_rows(
-    x, # images, for the device they are on
-    members, # networks they go through at once
-): # rows of a chunk
-    "Rows to push through at once: few on a CPU, where caches matter, thousands on a GPU."
-    return max(1, (8192 if x.is_cuda else 256)//members)
+    net, # a `Net` of m members, on its device
+    shape, # (c,h,w) of an image
+    copies=1, # of each row that go through at once
+): # rows of a chunk, for each member
+    "Rows to push through at once: few on a CPU, where caches matter, thousands on a GPU, and never more than memory allows."
+    most = 256 if next(net.parameters()).device.type == 'cpu' else 8192
+    size = row_bytes(net, (net.members, 1, *shape)) or 0
+    return rows_that_fit(max(1, most//(copies*net.members)), copies*size)
 
 # %% ../../nbs/core/04_outputs.ipynb #8a9811cb
 @plain_torch()
@@ -31,10 +36,11 @@ def forward_pass(
 ): # dict: logits (m,u,classes), embeds (m,u,d), float32 numpy
     "Logits and embeddings (the input of the last layer, dropout off; of an estimator what its page says) of the rows `ids`."
     if not isinstance(net, nn.Module): return net.rows(x, ids)
-    logits, embeds = [], []
-    for i in torch.as_tensor(ids, device=x.device).split(chunk_rows(x, net.members), dim=1):
-        h = net.body(images(x[i]))
-        embeds.append(h.float().cpu()); logits.append(net.head(h).float().cpu())
+    ids = torch.as_tensor(ids, device=x.device)
+    def part(a, b):
+        h = net.body(images(x[ids[:,a:b]]))
+        return net.head(h).float().cpu(), h.float().cpu()
+    logits, embeds = zip(*by_parts(part, ids.shape[1], chunk_rows(net, x.shape[1:])))
     return dict(logits=torch.cat(logits, 1).numpy(), embeds=torch.cat(embeds, 1).numpy())
 
 # %% ../../nbs/core/04_outputs.ipynb #7ac1c907
@@ -63,8 +69,9 @@ def logits_of(
     "What the model says of rows, whatever it is; `ValueError` for rows that it does not take and for answers that are no logits of two classes or more."
     try:
         with as_caller(): z = model(x)
-    except torch.cuda.OutOfMemoryError: raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as e: raise ValueError(f"the model does not take x of shape {tuple(x.shape)} ({str(e).partition(chr(10))[0]}); pass rows such as it was trained on") from e
+    except (RuntimeError, ValueError, TypeError, IndexError) as e:
+        if is_gpu_fault(e): raise
+        raise ValueError(f"the model does not take x of shape {tuple(x.shape)} ({str(e).partition(chr(10))[0]}); pass rows such as it was trained on") from e
     z = as_logits(z)
     if z.ndim != 2 or len(z) != len(x) or z.shape[1] < 2: raise ValueError(f"the model gives shape {tuple(z.shape)} for {len(x)} rows; pass one that gives logits (rows, classes), two classes or more")
     return z
@@ -134,20 +141,32 @@ def mc_pass(
     i = net.first_dropout
     if not isinstance(net, nn.Module): raise NoDropout(f"model={net.name!r} gives no Monte Carlo samples; choose a torch network with dropout or a strategy that needs none")
     if i is None: raise NoDropout("the network has no dropout layer, so it has no Monte Carlo samples; choose a model with dropout or a strategy that needs none")
-    ids, out, masks = torch.as_tensor(ids, device=x.device), [], None
-    for rows in ids.split(chunk_rows(x, net.members), dim=1):
-        h = net.body[:i](images(x[rows]))
-        if masks is None:
-            masks = [z.to(x.device) for z in draw_masks(net, tail_shapes(net, i, h), t, generators)]
-            if i == len(net.body) - 1: w, b = folded_head(net, masks[0])
-        if i == len(net.body) - 1: z = torch.baddbmm(b[:,None], h, w.transpose(1, 2)).unflatten(2, (t, -1))
+    ids, body = torch.as_tensor(ids, device=x.device), net.body[:i]
+    shapes = tail_shapes(net, i, body(images(x[ids[:,:1]])))
+    masks = [z.to(x.device) for z in draw_masks(net, shapes, t, generators)]
+    if folded := i == len(net.body) - 1: w, bias = folded_head(net, masks[0])
+    out = np.empty((net.members, ids.shape[1], t, net.n_classes), np.float32)
+    def part(a, b):
+        h = body(images(x[ids[:,a:b]]))
+        if folded: z = torch.baddbmm(bias[:,None], h, w.transpose(1, 2)).unflatten(2, (t, -1))
         else: z = torch.stack([tail(net, i, h, masks, j) for j in range(t)], 2)
-        out.append(z.softmax(-1).float().cpu())
-    return torch.cat(out, 1).numpy()
+        out[:,a:b] = z.softmax(-1).float().cpu().numpy()
+    size = rows_that_fit(chunk_rows(net, x.shape[1:]), 4*3*net.members*t*net.n_classes) # the samples, twice, and their softmax
+    by_parts(part, ids.shape[1], size)
+    return out
+
+# %% ../../nbs/core/04_outputs.ipynb #cfcb8832
+def n_samples(
+    name, # of an output: mc, or mc:100 for 100 samples
+    default, # of mc
+): # how many samples it has; 0 for an output of another kind
+    "How many Monte Carlo samples an output has."
+    return int(name[3:] or default) if re.fullmatch(r'mc(:[1-9]\d*)?', name) else 0
 
 # %% ../../nbs/core/04_outputs.ipynb #b5a2ec62
 class Group:
     "The lazily computed outputs of the members of a fit, each on its own ids."
+    most = 2**30 # bytes of Monte Carlo samples; where those of all members take more, they are drawn and held member by member
     def __init__(self,
         fitted, # a `Fitted` of m members
         x, # (n,c,h,w) uint8 images on its device
@@ -161,14 +180,23 @@ class Group:
         if name not in self.cache: self._compute(name)
         return self.cache[name]
 
+    def of(self, name, i): # (u,...)
+        "Output `name` of member `i`."
+        size = 4*len(self.ids)*len(self.ids[0])*n_samples(name, self.mc_samples)*getattr(self.fitted.net, 'n_classes', 0)
+        return self.get(name)[i] if size <= self.most or len(self.ids) == 1 else self.get((name, i))[0]
+
+    def _of_member(self, name, i): # (1,u,t,c)
+        for k in [k for k in self.cache if isinstance(k, tuple)]: del self.cache[k] # another member's
+        f, t = self.fitted, n_samples(name, self.mc_samples)
+        return mc_pass(member(f.net, i), self.x, self.ids[i][None], t, [torch_rng(f.seeds[i], 'mc', f.round)])
+
     @plain_torch()
     def _compute(self, name):
         f, ids = self.fitted, np.stack(self.ids)
         if name in ('logits', 'embeds'): new = forward_pass(f.net, self.x, ids)
         elif name == 'probs': new = dict(probs=torch.as_tensor(self.get('logits')).softmax(-1).numpy())
-        elif re.fullmatch(r'mc(:[1-9]\d*)?', name):
-            t = int(name[3:] or self.mc_samples)
-            new = {name: mc_pass(f.net, self.x, ids, t, [torch_rng(s, 'mc', f.round) for s in f.seeds])}
+        elif isinstance(name, tuple): new = {name: self._of_member(*name)}
+        elif t := n_samples(name, self.mc_samples): new = {name: mc_pass(f.net, self.x, ids, t, [torch_rng(s, 'mc', f.round) for s in f.seeds])}
         else: raise ValueError(f"output {name!r} is unknown; choose one of probs, logits, embeds, mc, or mc:100 for 100 samples")
         for k,v in new.items():
             if not np.isfinite(v).all(): raise ValueError(f"{k} of the model of round {f.round} contain NaN or infinity: training diverged; lower the recipe's lr")
@@ -185,7 +213,7 @@ class Outputs:
         "The rows `ids` of output `name`; `ValueError` for an id that is not covered."
         at = self._order[np.minimum(np.searchsorted(self.ids, ids, sorter=self._order), len(self.ids) - 1)]
         if (miss := np.asarray(ids)[self.ids[at] != ids]).size: raise ValueError(f"id {miss[0]} is not among the {len(self.ids)} rows of these outputs")
-        return self.group.get(name)[self.member][at]
+        return self.group.of(name, self.member)[at]
 
 # %% ../../nbs/core/04_outputs.ipynb #e5633457
 def outputs(

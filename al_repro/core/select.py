@@ -10,7 +10,9 @@ __all__ = ['top_k', 'tie_priorities', 'k_center_loop', 'k_center', 'cover_radius
 import math
 import numpy as np
 import torch
-from .arrays import by_ties, check_k, check_ties, to_numpy, points_and_centers, check_finite, common_shift, first_best, float_types
+from .contexts import plain_torch
+from .arrays import (by_ties, check_finite, check_k, check_ties, common_shift, first_best, float_types,
+                                  points_and_centers, to_numpy)
 from .facility import facility_location
 from .kmeans import assign_distinct, weighted_kmeans
 
@@ -158,13 +160,14 @@ def _precisions(x, centers, ties=None):
                                1e-28 * float(rows.shift.square().sum()))
 
 # %% ../../nbs/core/05_select.ipynb #65c84ed2
+@plain_torch()
 def k_center(
     x,            # (n,d) numpy or torch, on any device
     k,            # how many
     centers=None, # (m,d) centres chosen before (the labelled embeddings), or None: start farthest from the mean
     ties=None,    # (n,) int64 priorities, smaller = earlier among equals; None: the positions
 ):                # (k,) int64 numpy positions in the order of the picks, all distinct
-    "Farthest-first k-center, the greedy Core-Set (Sener and Savarese 2018); ValueError for NaN and for k > n."
+    "Farthest-first k-center, the greedy Core-Set (Sener and Savarese 2018); distances below 1e-7 of a row's own from the mean count as 0. ValueError for NaN and for k > n."
     x, centers = points_and_centers(x, centers)
     k, picks, ties = check_k(k, len(x), 'rows of x'), [], check_ties(ties, len(x))
     if k == 0: return np.empty(0, np.int64)
@@ -180,6 +183,7 @@ def k_center(
     return np.array(picks + left[:k - len(picks)].tolist(), np.int64)
 
 # %% ../../nbs/core/05_select.ipynb #8707f91a
+@plain_torch()
 def cover_radius(
     x,       # (n,d) numpy or torch, on any device
     centers, # (m,d)

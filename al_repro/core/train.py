@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'LATER', 'OPTIMIZERS', 'TAKES', 'stream_key', 'np_rng', 'torch_rng', 'Recipe', 'check_rules',
-           'check_settings', 'split', 'n_epochs', 'images', 'parameter_groups', 'start', 'batches_of', 'run_epoch',
-           'val_hits', 'best_so_far', 'keep', 'set_rate', 'NetTraining', 'Fitted', 'Diverged', 'run_training',
-           'parts_of', 'fit', 'keep_memory']
+           'check_settings', 'split', 'n_epochs', 'images', 'parameter_groups', 'optimizer_of', 'start', 'batches_of',
+           'run_epoch', 'val_hits', 'best_so_far', 'keep', 'set_rate', 'NetTraining', 'Fitted', 'Diverged',
+           'run_training', 'parts_of', 'fit', 'keep_memory']
 
 # %% ../../nbs/core/03_train.ipynb #604a2f46
 import copy, ctypes, math, sys
@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, fields
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
+from .contexts import plain_torch, seed_torch
 from .augment import check_augment, view
-from .models import BatchNorm, ESTIMATORS, Linear, build_model, estimator, init_weights
+from .memory import by_parts, row_bytes, rows_that_fit
+from .models import BatchNorm, ESTIMATORS, INITS, Linear, build_model, check_channels, estimator, init_weights, normalised
 
 # %% ../../nbs/core/03_train.ipynb #71642a74
 STREAMS = dict(pool=1, initial=2, weights=3, shuffle=4, dropout=5, holdout=6, mc=7, select=8, validation=10, augment=11, ties=12, order=13) # 9 belongs to pretext tasks
@@ -45,7 +47,8 @@ def torch_rng(
     return torch.Generator().manual_seed(stream_key(seed, stream, round))
 
 # %% ../../nbs/core/03_train.ipynb #eaab16b8
-LATER = ('optimizer', 'warm', 'weights', 'frozen', 'pixels', 'momentum', 'milestones', 'augment') # left out of a recipe's JSON where they have their default
+LATER = ('optimizer', 'warm', 'weights', 'frozen', 'pixels', 'momentum', 'milestones', 'augment', # left out of a recipe's JSON where they have their default
+         'weight_decay', 'fresh_optimizer', 'init', 'mean', 'sd')
 
 @dataclass(frozen=True)
 class Recipe:
@@ -69,6 +72,11 @@ class Recipe:
     momentum:float = 0. # of 'sgd'
     milestones:tuple = () # epochs of a round after which the learning rate falls to a tenth
     augment:tuple = () # names of `AUGMENT`, applied to every training image in this order
+    weight_decay:float = 0. # of all parameters, in the optimiser
+    fresh_optimizer:bool = False # a warm round goes on from the weights alone
+    init:str = 'glorot' # first weights, one of `INITS`
+    mean:tuple = () # of each channel of x/255; with `sd`, what the network subtracts and divides by
+    sd:tuple = ()
 
     def json(self): # dict
         "The recipe as plain JSON, without later fields that have their default."
@@ -76,7 +84,7 @@ class Recipe:
         return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in LATER or getattr(self, f.name) != f.default}
 
     def __post_init__(self):
-        for name in ('milestones', 'augment'): object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ('milestones', 'augment', 'mean', 'sd'): object.__setattr__(self, name, tuple(getattr(self, name)))
         check_rules(self); check_augment(self.augment); check_settings(self)
 
 # %% ../../nbs/core/03_train.ipynb #b0d14a4f
@@ -95,6 +103,10 @@ def check_rules(
         if getattr(recipe, name) < 1: raise ValueError(f"{name}={getattr(recipe, name)} is too small; choose at least 1")
     if recipe.warm and recipe.checkpoint != 'last': raise ValueError(f"warm=True goes on from where the round before has ended, but checkpoint={recipe.checkpoint!r} returns earlier weights; set checkpoint='last'")
     if not 0 <= recipe.momentum < 1 or recipe.momentum and recipe.optimizer != 'sgd': raise ValueError(f"momentum={recipe.momentum} with optimizer={recipe.optimizer!r}; choose 0 <= momentum < 1, and optimizer='sgd'")
+    if not 0 <= recipe.weight_decay < float('inf'): raise ValueError(f"weight_decay={recipe.weight_decay} does not do; choose a number of 0 or more")
+    if recipe.fresh_optimizer and not recipe.warm: raise ValueError("fresh_optimizer=True says how a warm round goes on, but warm=False starts every round afresh; leave one of them out")
+    if recipe.init not in INITS: raise ValueError(f"init={recipe.init!r} is unknown; choose one of {', '.join(INITS)}")
+    check_channels(recipe.mean, recipe.sd)
     if any(a >= b for a,b in zip((0, *recipe.milestones), recipe.milestones)): raise ValueError(f"milestones={recipe.milestones} do not rise; give epochs such as (30, 60, 90)")
 
 # %% ../../nbs/core/03_train.ipynb #0ce7d593
@@ -102,7 +114,8 @@ OPTIMIZERS = dict(
     adam=lambda groups, lr: torch.optim.Adam(groups, lr=lr, fused=True),
     sgd=lambda groups, lr, momentum=0.: torch.optim.SGD(groups, lr=lr, momentum=momentum),
     rmsprop=lambda groups, lr: torch.optim.RMSprop(groups, lr=lr, alpha=.9, eps=1e-7)) # Keras's decay; torch's own is .99
-TAKES = dict(l2=None, optimizer=tuple(OPTIMIZERS), warm=(False, True), momentum=None, milestones=None, augment=None) # settings that a torch network knows -> values, None: any
+TAKES = dict(l2=None, optimizer=tuple(OPTIMIZERS), warm=(False, True), momentum=None, milestones=None, augment=None,
+             weight_decay=None, fresh_optimizer=(False, True), init=INITS, mean=None, sd=None) # settings that a torch network knows -> values, None: any
 
 def check_settings(
     recipe, # a `Recipe`
@@ -147,25 +160,34 @@ def images(
 def parameter_groups(
     net, # a `Net`
     l2, # factor of the squared kernels in the loss
+    weight_decay=0., # of all parameters
 ): # one or two dicts for the optimiser
     "Kernels that carry the L2 penalty, and all other parameters; the gradient of l2*w^2 is 2*l2*w."
     hit = {id(l.weight) for l in net.body.modules() if isinstance(l, (nn.Conv2d, Linear))} if l2 else set()
-    return [g for g in (dict(params=[p for p in net.parameters() if id(p) in hit], weight_decay=2*l2),
-                        dict(params=[p for p in net.parameters() if id(p) not in hit])) if g['params']]
+    return [g for g in (dict(params=[p for p in net.parameters() if id(p) in hit], weight_decay=2*l2 + weight_decay),
+                        dict(params=[p for p in net.parameters() if id(p) not in hit], weight_decay=weight_decay)) if g['params']]
 
 # %% ../../nbs/core/03_train.ipynb #8018e52c
+def optimizer_of(
+    recipe, # its `l2`, `lr`, `optimizer`, `momentum`, `weight_decay` are used
+    net, # a `Net`
+): # a fresh optimiser of its parameters
+    "The optimiser with which a training begins."
+    own = dict(momentum=recipe.momentum) if recipe.momentum else {}
+    return OPTIMIZERS[recipe.optimizer](parameter_groups(net, recipe.l2, recipe.weight_decay), recipe.lr, **own)
+
 def start(
-    recipe, # its `model`, `l2`, `lr`, `optimizer`, `momentum` are used
+    recipe, # what `optimizer_of` uses, and its `model`, `init`, `mean`, `sd`
     shape, n_classes, # (c,h,w) of an image; outputs
     seeds, round, # of the members, of the run
     device, # to train on
 ): # a `Net` in training mode and its optimiser, both fresh
     "A new group of members on `device`, each with the weights of its own seed."
     net = build_model(recipe.model, shape, n_classes, len(seeds))
-    init_weights(net, [torch_rng(s, 'weights', round) for s in seeds])
+    init_weights(net, [torch_rng(s, 'weights', round) for s in seeds], recipe.init)
+    normalised(net, shape[0], recipe.mean, recipe.sd)
     net = net.to(device, memory_format=torch.channels_last).train()
-    own = dict(momentum=recipe.momentum) if recipe.momentum else {}
-    return net, OPTIMIZERS[recipe.optimizer](parameter_groups(net, recipe.l2), recipe.lr, **own)
+    return net, optimizer_of(recipe, net)
 
 # %% ../../nbs/core/03_train.ipynb #f06d130a
 def batches_of(
@@ -201,7 +223,8 @@ def val_hits(
 ): # (m,) how many are right
     "Right answers of each member on its validation rows, dropout and batch statistics off."
     net.eval()
-    hits = sum((net(images(x[v])).argmax(2) == y[v]).sum(1) for v in val.split(512, dim=1))
+    def part(a, b): return (net(images(x[val[:,a:b]])).argmax(2) == y[val[:,a:b]]).sum(1)
+    hits = sum(by_parts(part, val.shape[1], rows_that_fit(512, row_bytes(net, (net.members, 1, *x.shape[1:])))))
     net.train()
     return hits
 
@@ -233,11 +256,12 @@ def set_rate(
     for g in opt.param_groups: g['lr'] = recipe.lr*.1**sum(done >= m for m in recipe.milestones)
 
 class NetTraining:
-    "A group of networks in training: fresh, or gone on with from a copy of `previous`."
+    "A group of networks in training: fresh, or gone on with from a copy of `previous`, its optimiser included unless the recipe says otherwise."
     at_once = done = False # whether one epoch is the whole training; whether training has ended by itself
     def __init__(self, recipe, data, seeds, round, previous=None): # as for `fit`
         self.recipe, self.data = recipe, data
         if previous is None: self.net, self.opt = start(recipe, data.shape, data.n_classes, seeds, round, data.x.device)
+        elif recipe.fresh_optimizer: self.net = copy.deepcopy(previous.net).train(); self.opt = optimizer_of(recipe, self.net)
         else: self.net, self.opt = copy.deepcopy((previous.net, previous.opt)); self.net.train()
         self.kept = {k: v.clone() for k,v in self.net.state_dict().items()}
         self.epochs, self.views = 0, [torch_rng(s, 'augment', round) for s in seeds]
@@ -306,6 +330,7 @@ def parts_of(ids, n, recipe, seeds, round, device): # (m,n) training ids, (m,v) 
     if not len(train[0]): raise ValueError(f"holdout={recipe.holdout} leaves nothing of {len(ids[0])} labelled ids to train on; lower it")
     return [torch.as_tensor(np.stack(p), device=device) for p in (train, val)]
 
+@plain_torch()
 def fit(
     recipe, # a `Recipe`
     data, # a `Dataset` (its `x`, `y`, `shape`, `n_classes` are used), on the device to train on
@@ -329,7 +354,7 @@ def fit(
         from al_repro.core.estimators import fit_estimators
         return fit_estimators(recipe, data, train, val, seeds, round, progress, previous)
     with torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
-        torch.manual_seed(stream_key(seeds, 'dropout', round))
+        seed_torch(stream_key(seeds, 'dropout', round), data.x.device)
         training = NetTraining(recipe, data, seeds, round, previous)
         log = run_training(training, recipe, train, val, seeds, round, progress)
     return Fitted(training.net.eval(), recipe, seeds, round, log, training.opt if recipe.warm else None)

@@ -76,7 +76,8 @@ def again(
     "The command that resumes, or repeats, a run: its arguments, without those at their defaults."
     flags = dict(data='digits' if a.command == 'reproduce' else None, scale='quick', root=None, strategies=None, seeds=None, workers=None, device='cpu', deadline=None, out='al_repro_runs')
     given = [(k, getattr(a, k)) for k,v in flags.items() if getattr(a, k, v) != v]
-    return shlex.join(['al_repro', a.command, a.name, *(str(x) for k,v in given for x in (f'--{k}', f'{v:g}' if k == 'deadline' else v))])
+    more = ['--deterministic']*getattr(a, 'deterministic', False)
+    return shlex.join(['al_repro', a.command, a.name, *(str(x) for k,v in given for x in (f'--{k}', f'{v:g}' if k == 'deadline' else v)), *more])
 
 def device_of(name): # 'cpu' or 'cuda'
     "The device to run on; `ValueError` for CUDA where there is none."
@@ -130,18 +131,19 @@ def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, r
     "What a `reproduce` will run, protocol by protocol; loads the data."
     from al_repro.core.data import load
     from al_repro.experiments.protocols import training_of
-    from al_repro.experiments.runner import todo
+    from al_repro.experiments.runner import place, todo
     from al_repro.experiments.workers import usable_cores
     lines, total = [], 0
     for p in ps:
         data, chosen, n = load(p.data, root, p.size), specs or p.strategies, seeds or p.seeds
-        jobs, left = todo([p], specs, seeds, out, data, device)
+        jobs, left = todo([p], specs, seeds, out, data, place(device, p))
         runs, missing = len(chosen)*n, sum(len(j.specs)*len(j.seeds) for j in jobs)
         total += left
         lines.append(f"  {p.folder}: {p.initial} to {p.labels} labels in {p.rounds} queries of {p.query}, {min(p.pool or data.n, data.n):,} rows, {p.recipe.model}, {training_of(p.recipe)};"
                      f" {len(chosen)} strategies x {n} seeds = {runs} runs, {runs - missing} finished")
     cores = workers or usable_cores()
-    where = device + (f' with {cores} worker{"s"*(cores > 1)}' if device == 'cpu' else '')
+    on = dict(cpu=f'cpu with {cores} worker{"s"*(cores > 1)}', cuda='cuda')
+    where = ' and '.join(on[d] for d in sorted({place(device, p) for p in ps}))
     lines += [f'strategies: {", ".join(map(str, s))}' for s in dict.fromkeys(tuple(specs or p.strategies) for p in ps)]
     return lines + [f'{total:,} rounds to do on {where}; records go to {out}'], total
 
@@ -183,7 +185,7 @@ def cmd_reproduce(a): # exit code
     print(f"{a.name} on {a.data} at scale {a.scale}", *lines, sep='\n', flush=True)
     if a.dry_run: return dry_run(ps, specs, a, device)
     failed, began = None, time.monotonic()
-    try: left = run(ps, out, specs, a.seeds, a.root, device, a.workers, a.deadline, progress=not a.quiet)
+    try: left = run(ps, out, specs, a.seeds, a.root, device, a.workers, a.deadline, not a.quiet, a.deterministic)
     except CannotRun as e: failed, left = e, e.left
     print()
     tail = ''.join(f' --{k} {shlex.quote(v)}' for k,v,d in (('root', a.root, None), ('out', a.out, 'al_repro_runs')) if v != d)
@@ -206,7 +208,7 @@ def cmd_study(a): # exit code
     "Measure what is missing of a study, then print its numbers: 0 if all seeds are there, 3 if the deadline came first."
     from al_repro.experiments.studies import find_study, run_study, study_lines, study_table
     study = find_study(a.name)
-    left = run_study(study, Path(a.out).expanduser(), a.seeds, a.scale, a.data, a.root, a.workers, a.deadline, not a.quiet)
+    left = run_study(study, Path(a.out).expanduser(), a.seeds, a.scale, a.data, a.root, a.workers, a.deadline, not a.quiet, device_of(a.device))
     t = study_table(Path(a.out).expanduser())
     for (data, scale), rows in t[t.protocol == f'study-{study.name}'].groupby(['data', 'scale']): print(f'{study.name} on {data} at {scale}: {study.about}', *study_lines(rows), sep='\n')
     print(f'{why_left(a)}: {left} seeds are missing. To go on:\n  {again(a)}' if left else f'to repeat: {again(a)}')
@@ -302,7 +304,7 @@ def cmd_select(a):
     if not arrays: raise ValueError(f"no array was given; give {', '.join(f'--{k}' for k in ARRAYS[:-1])} or --{ARRAYS[-1]}")
     ids, labels = labelled_of(a)
     try:
-        q = Query.from_arrays(**arrays, labelled=ids, labels=labels, seed=a.seed, round=a.round)
+        q = Query.from_arrays(**arrays, labelled=ids, labels=labels, seed=a.seed, round=a.round, device=device_of(a.device))
         ids = s(q, a.k)
         score = s.score(q) if s.score else None
     except (ValueError, TypeError) as e: raise ValueError(in_flags(e, a, files)) from None
@@ -378,6 +380,7 @@ def _reproduce_arguments(arg):
     arg('--seeds', type=above_zero(int), metavar='N', help="runs of each strategy (default: the protocol's)")
     arg('--workers', type=above_zero(int), metavar='N', help='processes on a CPU (default: one for each core)')
     arg('--device', default='cpu', choices=['cpu', 'cuda', 'auto'], help='default: cpu; a run stays on the device it began on')
+    arg('--deterministic', action='store_true', help='on a GPU: only algorithms that give the same bits every time')
     arg('--deadline', type=above_zero(float), metavar='SECONDS', help='end after the round in which this time is up')
     arg('--dry-run', action='store_true', help='print runs, hours and bytes, and write nothing')
     arg('--out', default='al_repro_runs', metavar='DIR', help='folder of records and report (default: al_repro_runs)')
@@ -390,7 +393,8 @@ def _study_arguments(arg):
     arg('--data', metavar='NAME', help="a data set (default: the study's own)")
     arg('--root', help='folder of data sets (default: AL_REPRO_DATA, else a cache folder)')
     arg('--seeds', type=above_zero(int), metavar='N', help="how many (default: the study's)")
-    arg('--workers', type=above_zero(int), metavar='N', help='processes (default: one for each core)')
+    arg('--workers', type=above_zero(int), metavar='N', help='processes on a CPU (default: one for each core)')
+    arg('--device', default='cpu', choices=['cpu', 'cuda', 'auto'], help='default: cpu')
     arg('--deadline', type=above_zero(float), metavar='SECONDS', help='begin no further seed after this time')
     arg('--out', default='al_repro_runs', metavar='DIR', help='folder of records (default: al_repro_runs)')
     arg('--quiet', action='store_true', help='no progress bar')
@@ -409,6 +413,7 @@ def _select_arguments(arg):
     arg('--round', type=int, default=0, help='queries made before this one (default: 0)')
     arg('--strategy', required=True, metavar='NAME', help='e.g. margin or "dal(mini_queries=5)"')
     arg('-k', '--k', required=True, type=above_zero(int), help='how many ids to pick')
+    arg('--device', default='cpu', choices=['cpu', 'cuda', 'auto'], help='for strategies that train or compare distances (default: cpu)')
     arg('--seed', type=int, default=0, help='of strategies that draw at random (default: 0)')
     arg('--out', metavar='PICKS.csv', help='file to write (default: standard output)')
 

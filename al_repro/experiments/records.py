@@ -104,7 +104,7 @@ def shape_of(
     return {f.name + '?'*(f.name in later): shape(f) for f in fields(cls) if f.name not in ('strategies', 'seeds')}
 
 # %% ../../nbs/experiments/01_records.ipynb #41f643e5
-PROTOCOL = shape_of(Protocol, LATER, recipe=shape_of(train.Recipe, train.LATER), pretext=shape_of(pretext.Pretext, ('temperature',)))
+PROTOCOL = shape_of(Protocol, LATER, recipe=shape_of(train.Recipe, train.LATER), pretext=shape_of(pretext.Pretext, pretext.LATER))
 ROUND = {'round': WHOLE, 'labelled': WHOLE, 'picks': LIST + DICT, 'classes?': [WHOLE], 'test_accuracy': NUMBER, 'val_accuracy': NUMBER + NONE, 'common_accuracy?': NUMBER, 'test_log_loss': NUMBER,
          'seconds': dict(fit=NUMBER, outputs=NUMBER, select=NUMBER), 'helpers': [{'epochs?': NUMBER + NONE, 'accuracy?': NUMBER + NONE}]}
 RECORD = {'protocol': PROTOCOL, 'spec': dict(name=TEXT, options=DICT), 'label': TEXT, 'seed': WHOLE, 'identity': TEXT, 'strategy_version': WHOLE, 'model_version': WHOLE,

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Timed', 'train_round', 'play_round', 'common_accuracy', 'round_s', 'class_counts', 'standing', 'open_record',
-           'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'todo', 'in_parts', 'Failure',
-           'CannotRun', 'attempt', 'check_samples', 'check_sizes', 'run', 'estimate', 'timed_pilot', 'stand_in',
-           'pilot_round']
+           'same_ground', 'catch_up', 'Stopped', 'run_group', 'same_run', 'one_thread', 'replay', 'Job', 'groups',
+           'rounds_done', 'todo', 'in_parts', 'Failure', 'CannotRun', 'attempt', 'check_samples', 'check_sizes',
+           'place', 'placed', 'same_bits', 'train_assets', 'run', 'estimate', 'timed_pilot', 'stand_in', 'pilot_round']
 
 # %% ../../nbs/experiments/02_runner.ipynb #63fc3cef
 import contextlib, os, sys, time
@@ -21,7 +21,8 @@ from ..core.query import LABEL_FREE, Spec, build, known, select_many
 from ..core.train import fit, keep_memory
 from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
 from .workers import CONTEXT, deaf, processes, start_worker, usable_cores
-from .starts import assets_named, assets_of, first_pools, made, make_query, rows_in_play, start_pool, validation_ids
+from .starts import (assets_named, assets_of, first_pools, made, make_query, rows_in_play, same_assets,
+                                         start_pool, validation_ids)
 
 # %% ../../nbs/experiments/02_runner.ipynb #2d0860b5
 class Timed:
@@ -91,7 +92,16 @@ def open_record(out, protocol, spec, seed, data, pool, device, members): # recor
     path = path_of(out, protocol, spec, seed, ident)
     if (r := standing(path, ident, seed)) is not None: return r, path
     if path.exists(): set_aside(path)
-    return new_record(protocol, spec, seed, data, pool.labelled, device, members) | (dict(assets=assets_named(protocol, data)) if protocol.pretext else {}), path
+    more = dict(assets=assets_named(protocol, data)) if protocol.pretext else {}
+    if torch.are_deterministic_algorithms_enabled(): more['deterministic'] = True
+    return new_record(protocol, spec, seed, data, pool.labelled, device, members) | more, path
+
+def same_ground(record, path, protocol, data, device, members):
+    "`ValueError` for a run that was begun on another device, in another group, in another mode, or with other assets."
+    if record['device'] != device or record['members'] != list(members): raise ValueError(f"{path.name} was begun on {record['device']} with members {record['members']}; a run never changes device or group: finish it there, or choose another --out")
+    if device != 'cpu' and record.get('deterministic', False) != torch.are_deterministic_algorithms_enabled():
+        raise ValueError(f"{path.name} was begun {'with' if record.get('deterministic') else 'without'} --deterministic; finish it that way, or choose another --out")
+    same_assets(record, protocol, data, path)
 
 # %% ../../nbs/experiments/02_runner.ipynb #1d5c98b8
 def catch_up(protocol, pools, data, seeds): # the fitted group of the last finished round, None for a cold recipe or before the first
@@ -115,8 +125,7 @@ def run_group(
     device, strategy, assets = str(data.x.device.type), build(spec), assets_of(protocol, data)
     pools = first_pools(protocol, strategy, data, seeds, assets)
     records, paths = zip(*[open_record(out, protocol, spec, s, data, p, device, seeds) for s,p in zip(seeds, pools)])
-    for r,f in zip(records, paths):
-        if r['device'] != device or r['members'] != list(seeds): raise ValueError(f"{f.name} was begun on {r['device']} with members {r['members']}; a run never changes device or group: finish it there, or choose another --out")
+    for r,f in zip(records, paths): same_ground(r, f, protocol, data, device, seeds)
     first = min(len(r['rounds']) for r in records)
     for r in records: r['rounds'], r['done'] = r['rounds'][:first], r['done'] and first > protocol.rounds
     for i,r in enumerate(records):
@@ -172,19 +181,32 @@ class Job:
     specs:list
     seeds:list
 
+def groups(protocol, spec, seeds, out, data, device): # lists of seeds
+    "The seeds of a strategy that have something left to do, as they run together: on a CPU each alone; on a GPU as they began, and all new ones as one group."
+    ident = identity(protocol, spec, data.fingerprint)
+    records = {s: standing(path_of(out, protocol, spec, s, ident), ident, s) for s in seeds}
+    left = [s for s in seeds if records[s] is None or len(records[s]['rounds']) <= protocol.rounds]
+    if device == 'cpu': return [[s] for s in left]
+    begun = list(dict.fromkeys(tuple(records[s]['members']) for s in left if records[s]))
+    new = [s for s in left if not records[s] and not any(s in g for g in begun)]
+    return [*map(list, begun), *([new] if new else [])]
+
+def rounds_done(protocol, spec, seeds, out, data): # by all of them
+    "How many rounds the records of a group hold."
+    ident = identity(protocol, spec, data.fingerprint)
+    rs = [standing(path_of(out, protocol, spec, s, ident), ident, s) for s in seeds]
+    return min(len(r['rounds']) if r else 0 for r in rs)
+
 def todo(protocols, specs, seeds, out, data, device): # jobs, rounds left
     "The jobs with something left to do, and how many rounds that is."
     jobs, left = [], 0
     for p in protocols:
-        chosen, n = specs or p.strategies, range(seeds or p.seeds)
-        for group in ([[s] for s in n] if device == 'cpu' else [list(n)]):
-            need = []
-            for spec in chosen:
-                ident = identity(p, spec, data.fingerprint)
-                rs = [standing(path_of(out, p, spec, s, ident), ident, s) for s in group]
-                done = min(len(r['rounds']) if r else 0 for r in rs)
-                if done <= p.rounds: need.append(spec); left += (p.rounds + 1 - done)*len(group)
-            if need: jobs.append(Job(p, need, group))
+        need = {} # group -> strategies
+        for spec in specs or p.strategies:
+            for group in groups(p, spec, range(seeds or p.seeds), out, data, device):
+                need.setdefault(tuple(group), []).append(spec)
+                left += (p.rounds + 1 - rounds_done(p, spec, group, out, data))*len(group)
+        jobs += [Job(p, need[g], list(g)) for g in sorted(need)]
     return jobs, left
 
 # %% ../../nbs/experiments/02_runner.ipynb #98cb5a6b
@@ -311,6 +333,44 @@ def check_sizes(protocol, specs, data):
         try: check and check(**run, **dict(s.options))
         except ValueError as e: raise ValueError(f"strategy {s} cannot run in protocol {protocol.name!r}: {e}; or leave it out") from None
 
+# %% ../../nbs/experiments/02_runner.ipynb #68071e31
+def place(
+    device, # 'cpu', 'cuda', 'auto' or None: AL_REPRO_DEVICE, else the CPU
+    protocol=None, # what is to run there
+): # 'cpu' or 'cuda'
+    "Where a protocol runs; `ValueError` for another name, and for CUDA where there is none."
+    device = str(device or os.environ.get('AL_REPRO_DEVICE') or 'cpu')
+    if device not in ('cpu', 'cuda', 'auto'): raise ValueError(f"device={device!r} is unknown; choose cpu, cuda or auto")
+    there = device != 'cpu' and torch.cuda.is_available()
+    if device == 'cuda' and not there: raise ValueError("device='cuda': torch finds no CUDA device here; choose cpu")
+    model = protocol and protocol.recipe.model
+    if model in ESTIMATORS and estimator(model).library == 'scikit-learn': return 'cpu'
+    return 'cuda' if there else 'cpu'
+
+def placed(protocols, device): # a list of (protocols, 'cpu' or 'cuda'): those with images of one size on one device
+    "Protocols by what they share: the data, and where these lie."
+    found = {}
+    for p in protocols: found.setdefault((p.size, place(device, p)), []).append(p)
+    return [(ps, where) for (_, where), ps in found.items()]
+
+@contextlib.contextmanager
+def same_bits(on=True):
+    "Inside, torch uses deterministic algorithms alone, and raises for an operation that has none."
+    before = torch.are_deterministic_algorithms_enabled()
+    if on:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
+    try: yield
+    finally: torch.use_deterministic_algorithms(before)
+
+def train_assets(protocol, data, progress=True):
+    "Train a protocol's pretext task, unless that is done, and show how far it is."
+    from tqdm.auto import tqdm
+    if made(protocol, data): return
+    p = protocol.pretext
+    with tqdm(total=p.epochs, unit='epoch', desc=f'pretext task {p.task}', disable=not progress) as bar:
+        assets_of(protocol, data, lambda *_: bar.update())
+
 # %% ../../nbs/experiments/02_runner.ipynb #e727f793
 def run(
     protocols, # a list of `Protocol`s on one data set
@@ -318,40 +378,43 @@ def run(
     specs=None, # strategies, as `Spec`s or text; None: each protocol's own
     seeds=None, # how many; None: each protocol's own
     root=None, # where the data lie
-    device='cpu', # or 'cuda'
+    device=None, # 'cpu', 'cuda', or 'auto'; None: AL_REPRO_DEVICE, else the CPU
     workers=None, # processes on a CPU; None: one for each core
     deadline=None, # seconds after which runs end at the end of their round
     progress=True,
+    deterministic=False, # on a GPU: only algorithms that give the same bits every time, where torch has them
 ): # rounds still missing
     "Do what is missing of the protocols' runs; `ValueError` for a folder that holds something else, or sizes that cannot work; `CannotRun` at the end if a strategy could not."
     from tqdm.auto import tqdm
     protocols, specs = _checked(protocols, specs, seeds, workers, deadline)
     out, left, failed, deadline = Path(out).expanduser(), 0, [], deadline and time.time() + deadline
-    for size in dict.fromkeys(p.size for p in protocols):
-        ps = [p for p in protocols if p.size == size]
-        args = (ps[0].data, root, size)
+    for ps, device in placed(protocols, device):
+        args = (ps[0].data, root, ps[0].size)
         data = load(*args).to(device) # where a pretext task, too, is to be trained
         for p in ps: refuse_strangers(out/p.folder, p, data)
         for p in ps: check_samples(p, [build(s) for s in specs or p.strategies], data); check_sizes(p, specs or p.strategies, data)
         for m in {p.recipe.model for p in ps} & set(ESTIMATORS): estimator(m).prepare() # a library that is missing is named now
         jobs, n = todo(ps, specs, seeds, out, data, device)
         if jobs: writable(out, 'make room or choose another --out')
-        for j in jobs: assets_of(j.protocol, data) # trained here, once, if they are not there
         if not jobs: continue
+        for p in dict.fromkeys(j.protocol for j in jobs): train_assets(p, data, progress)
         cores = 1 if device != 'cpu' else workers or usable_cores()
         jobs = in_parts(jobs, cores)
         workers_ = min(cores, len(jobs))
         with tqdm(total=n, unit='round', desc=ps[0].data, disable=not progress, smoothing=.05) as bar:
-            failed += _run_here(jobs, data, out, deadline, bar) if workers_ == 1 else _run_workers(jobs, args, device, out, workers_, deadline, bar)
+            if workers_ == 1:
+                with same_bits(deterministic and device != 'cpu'): failed += _run_here(jobs, data, out, deadline, bar)
+            else: failed += _run_workers(jobs, args, device, out, workers_, deadline, bar)
         left += todo(ps, specs, seeds, out, data, device)[1]
     if failed: raise CannotRun(failed, left)
     return left
 
 # %% ../../nbs/experiments/02_runner.ipynb #e77d56c3
-def estimate(protocols, specs=None, seeds=None, root=None, device='cpu', workers=None, out='al_repro_runs'): # a list of dicts
+def estimate(protocols, specs=None, seeds=None, root=None, device=None, workers=None, out='al_repro_runs'): # a list of dicts
     "Runs, hours and bytes still to do, for each protocol and strategy, from a timed pilot of two rounds; what cannot run has NaN seconds and its reason."
-    rows = []
+    rows, asked = [], device
     for p in protocols:
+        device = place(asked, p)
         data = load(p.data, root, p.size).to(device)
         chosen, n = specs or p.strategies, seeds or p.seeds
         for spec in chosen:

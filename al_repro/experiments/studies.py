@@ -100,17 +100,19 @@ def measure_seed(
     study, scale, seed, # what to measure
     out=None, # folder for the record; None: not written
     data=None, root=None, # name for `load`, where the data lie
+    device='cpu', # or 'cuda': where the data go; a study that makes its own data runs on the CPU
 ): # the record
     "Measure one seed on one thread and write its record, what else stands in its place set aside; `ValueError` for a quantity that is no finite number."
     from al_repro.experiments.runner import one_thread
     d, settings = _data(data, root) if data else None, settings_of(study, scale)
     name, print_ = (d.name, d.fingerprint) if d else (None, None)
+    if d and device != 'cpu': d = d.to(device)
     ident, t = study_identity(study, scale, name, print_), time.perf_counter()
     with one_thread(): values = study.function(seed, *([d] if d else []), **settings)
     values, more = values if isinstance(values, tuple) else (values, None)
     if bad := [k for k,v in values.items() if not hasattr(v, '__float__') or not math.isfinite(v)]: raise ValueError(f"study {study.name} gave {bad[0]}={values[bad[0]]!r} for seed {seed}, which is no finite number; return plain numbers")
     record = dict(study=study.name, version=study.version, scale=scale, settings=settings, data=dict(name=name, fingerprint=print_), seed=seed, identity=ident,
-                  versions=versions() | dict(begun=today()), device='cpu', seconds=round(time.perf_counter() - t, 3), values={k: float(v) for k,v in values.items()}, more=more)
+                  versions=versions() | dict(begun=today()), device=device if d else 'cpu', seconds=round(time.perf_counter() - t, 3), values={k: float(v) for k,v in values.items()}, more=more)
     if out is not None:
         path = study_path(out, study, scale, name, ident, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,12 +158,15 @@ def run_study(
     scale='quick',
     data=None, # name for `load`; None: the study's own
     root=None, # where the data lie
-    workers=None, # processes; None: one for each core
+    workers=None, # processes on a CPU; None: one for each core
     deadline=None, # seconds after which no further seed is begun
     progress=True,
+    device=None, # as for `run`
 ): # seeds still missing
     "Measure the seeds that have no fresh record; `ValueError` for an unknown study, scale, or seeds below 1; `RuntimeError` if a worker dies."
     from tqdm.auto import tqdm
+    from al_repro.experiments.runner import place
+    device = place(device)
     study = find_study(study) if isinstance(study, str) else study
     for name,v in dict(seeds=seeds, workers=workers).items():
         if v is not None and (not isinstance(v, int) or v < 1): raise ValueError(f"{name}={v!r} is not a whole number from 1 up; leave it out for the default")
@@ -173,8 +178,9 @@ def run_study(
     todo = _missing(study, scale, seeds, out, *at)
     if not todo: return 0
     writable(out, 'make room or choose another --out')
-    jobs = [(study, scale, s, str(out), data, root) for s in todo]
-    with tqdm(total=len(todo), unit='seed', desc=study.name, disable=not progress) as bar: _measure_all(jobs, end, min(workers or usable_cores(), len(todo)), bar)
+    jobs = [(study, scale, s, str(out), data, root, device) for s in todo]
+    workers = 1 if device != 'cpu' else workers or usable_cores()
+    with tqdm(total=len(todo), unit='seed', desc=study.name, disable=not progress) as bar: _measure_all(jobs, end, min(workers, len(todo)), bar)
     return len(_missing(study, scale, seeds, out, *at))
 
 # %% ../../nbs/experiments/07_studies.ipynb #4e1af91a

@@ -75,7 +75,7 @@ def _mc_score(name, score, default): # a strategy with the option `samples`
     "Label the k rows whose Monte Carlo samples score highest."
     def f(query, k, samples=default): check_samples(samples); return query.unlabelled[top_k(score(query.samples(samples)), k, query.ties)]
     f.__name__, f.__doc__ = name, score.__doc__.partition('; `')[0] + '.'
-    s = strategy(name, needs=('mc',), score=lambda query: score(query.samples(default)))(f)
+    s = strategy(name, needs=('mc',), score=lambda query, samples=default: score(query.samples(samples)))(f)
     s.check = check_samples # `build` asks it before anything runs
     return s
 
@@ -90,7 +90,7 @@ def _votes_then_mean(mc, of='votes'): # (u,)
     "Variation ratio with ties broken by the mean: the addition is less than 1/t, one vote."
     return variation_ratio_score(mc, of) + predictive_least_confidence_score(mc)/np.shape(mc)[1]
 
-@strategy('variation_ratio', needs=('mc',), score=lambda query: _votes_then_mean(query.samples(100)))
+@strategy('variation_ratio', needs=('mc',), score=lambda query, samples=100, of='votes': _votes_then_mean(query.samples(samples), of))
 def variation_ratio(
     query, # a `Query` with Monte Carlo samples (u,t,c)
     k, # ids to pick

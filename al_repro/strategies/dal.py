@@ -11,10 +11,11 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from ..core.checks import check_number, check_whole
+from ..core.memory import by_parts, row_bytes, rows_that_fit
 from ..core.models import Net, Linear, init_weights
 from ..core.select import top_k
 from ..core.train import keep
-from ..core.query import together, in_steps, select_many
+from ..core.query import check_pixels, guard, together, in_steps, select_many
 
 # %% ../../nbs/strategies/30_dal.ipynb #6145ad34
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def log_odds(
     net, # a `Net` of m members with two outputs
     x, # (m,u,d) rows
 ): # (m,u) nats, higher = surer unlabelled
-    "log P(unlabelled)/P(labelled) of every row, in chunks."
-    with torch.inference_mode(): return torch.cat([(z[...,1] - z[...,0]) for z in (net(c) for c in x.split(4096, 1))], 1)
+    "log P(unlabelled)/P(labelled) of every row."
+    with torch.inference_mode(): z = net(x)
+    return z[...,1] - z[...,0]
 
 # %% ../../nbs/strategies/30_dal.ipynb #1d413d00
 def _inputs(query, on, ids): # (len(ids),d) float32
@@ -114,7 +116,9 @@ def discriminate(
         at = [i for i,s in enumerate(sizes) if s == size]
         stack = lambda ids: torch.as_tensor(np.stack([_inputs(queries[i], on, ids(i)) for i in at]), device=queries[at[0]].device)
         net, log = train_discriminators(stack(lambda i: np.concatenate([queries[i].labelled, samples[i]])), size[0], [gens[i] for i in at], how)
-        score = log_odds(net, stack(lambda i: queries[i].unlabelled)).cpu().numpy()
+        def part(a, b): return log_odds(net, stack(lambda i: queries[i].unlabelled[a:b])).cpu().numpy()
+        d = net.body[0].weight.shape[-1]
+        score = np.concatenate(by_parts(part, size[2], rows_that_fit(4096, row_bytes(net, (len(at), 1, d)))), 1)
         for j,i in enumerate(at):
             out[i] = samples[i], score[j]
             queries[i].log.append(dict(log[j], trained_on=size[0] + size[1]))
@@ -141,10 +145,14 @@ def dal(
     stop=.98, width=256, lr=1e-4, batch=128, max_epochs=1000, balanced=False, # of the `Discriminator`
     train_on=10, # unlabelled rows for each labelled one in training (section 4.3); 'all': Algorithm 1 to the letter
     score_on='all', # all of U (Algorithm 1), or 'subsample': only the rows trained on, if they are at least k (reference code)
-    on='embeds', # or 'pixels': the discriminator sees the raw input
+    on='embeds', # neither centred nor scaled, so a shift of all rows trains another discriminator; or 'pixels': the raw input
 ): # (k,) ids for each query
     "Label what a discriminator is surest is unlabelled (Gissin & Shalev-Shwartz, 2019, Algorithm 1)."
     check_options(mini_queries, stop, width, lr, batch, max_epochs, balanced, train_on, score_on, on)
+    if on == 'pixels':
+        for q in queries:
+            guard(q, k, ['x'], 'dal(on=pixels)')
+            check_pixels(q)
     how = Discriminator(stop, width, lr, batch, max_epochs, balanced)
     def step(qs, k):
         picks = []

@@ -14,13 +14,19 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from ..core.checks import check_number, check_whole
-from ..core.outputs import logits_of
-from ..core.query import strategy
+from ..core.contexts import plain_torch
+from ..core.memory import by_parts, row_bytes, rows_that_fit
+from ..core.outputs import check_gradients, logits_of
+from ..core.query import check_pixels, strategy
 from ..core.select import top_k
 
 # %% ../../nbs/strategies/14_dfal.ipynb #75ed9eec
 def _along(v, x): return v.reshape(-1, *[1]*(x.dim() - 1)) # (b,) numbers, to multiply the rows of x (b,...)
 def _norm(x): return x.reshape(len(x), -1).norm(dim=1) # (b,) L2 norms of the rows of x (b,...)
+
+def _unreached(model): # what to raise where the logits have no gradient of the input
+    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, '__name__', 'model')
+    return ValueError(f"no gradient of the logits reaches the input of {name}: its forward runs under torch.no_grad or inference_mode, detaches, or does not look at x; DeepFool needs that gradient, so let it pass, or choose margin")
 
 def boundary_step(
     model, # (b,...) inputs to (b,classes) logits
@@ -28,14 +34,15 @@ def boundary_step(
     classes, # (b,c) candidates, the class predicted at the start first
     extra=0, # (b,) length added to each step
 ): # (b,...) the step to the nearest linearised boundary; zero where there is none
-    "One step of DeepFool for all rows at once (Moosavi-Dezfooli et al., 2016, algorithm 2)."
+    "One step of DeepFool for all rows at once (Moosavi-Dezfooli et al., 2016, algorithm 2); `ValueError` where no gradient reaches the input."
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        z = model(x).gather(1, classes)
+        z = logits_of(model, x).gather(1, classes)
         nearest, step = torch.full_like(z[:,0], math.inf).detach(), torch.zeros_like(x)
-        if not z.requires_grad: return step
+        if not z.requires_grad: raise _unreached(model)
         for gap in (z[:,:1] - z[:,1:]).unbind(1):
-            w, = torch.autograd.grad(gap.sum(), x, retain_graph=True, materialize_grads=True)
+            w, = torch.autograd.grad(gap.sum(), x, retain_graph=True, allow_unused=True)
+            if w is None: raise _unreached(model)
             slope = _norm(w)
             away = torch.where(slope > 0, gap.detach()/slope, math.inf)
             closer = away < nearest
@@ -62,7 +69,7 @@ def crossed(
     start, # (b,) class predicted at the start
 ): # (b,) the best class besides `start`; (b,) whether it is at least as good
     "Has a row left the class it started in? On the boundary counts."
-    with torch.no_grad(): z = model(x)
+    with torch.no_grad(): z = logits_of(model, x)
     other = z.scatter(1, start[:,None], -math.inf).max(1)
     return other.indices, other.values >= z.gather(1, start[:,None])[:,0]
 
@@ -122,7 +129,9 @@ def _chunks(i, device): # balanced parts of the positions `i`
 def _start(model, rows, n, candidates, clip): # a `Fooled` before the first step
     "Candidates and margins; `ValueError` for inputs outside `clip` and for a model without finite logits of two classes or more."
     classes, margin, total = [], [], []
-    for i in np.array_split(np.arange(n), max(1, n//1024)):
+    shape = rows(torch.as_tensor([0])).shape
+    size, _ = rows_that_fit(n, row_bytes(model, shape)), row_bytes(model, shape, grad=True) # the latter is kept for `_advance`
+    for i in np.array_split(np.arange(n), max(1, n//1024, math.ceil(n/size))):
         x = rows(torch.as_tensor(i))
         if clip is not None and not (x.min() >= clip[0] and x.max() <= clip[1]): raise ValueError(f"x goes from {x.min():.4g} to {x.max():.4g}, outside clip={clip}; choose clip=None or a range that holds every input")
         with torch.no_grad(): z = logits_of(model, x)
@@ -134,13 +143,20 @@ def _start(model, rows, n, candidates, clip): # a `Fooled` before the first step
 
 # %% ../../nbs/strategies/14_dfal.ipynb #1bb7c866
 def _advance(model, rows, s, i, overshoot, clip): # those of `i` that may still cross
-    "One step for the positions `i` of `s`, which is changed in place."
+    "One step for the positions `i` of `s`, which is changed in place; as many at once as fit."
+    if not len(i): return i
+    size = rows_that_fit(len(i), row_bytes(model, (1, *s.total.shape[1:]), grad=True))
+    return np.concatenate(by_parts(lambda a, b: _step(model, rows, s, i[a:b], overshoot, clip), len(i), size))
+
+def _step(model, rows, s, i, overshoot, clip): # as for `_advance`
+    "One step at once; `s` is changed when all of it is done, so that it can be tried again with fewer rows."
     at = torch.as_tensor(i, device=s.total.device)
     x, start = rows(at), s.classes[at,0]
     step = boundary_step(model, perturbed(x, s.total[at], overshoot, clip), s.classes[at], _extra(s.total[at]))
-    s.total[at] += step
-    y = perturbed(x, s.total[at], overshoot, clip)
+    total = s.total[at] + step
+    y = perturbed(x, total, overshoot, clip)
     reached, over = crossed(model, y, start)
+    s.total[at] = total
     length, reached, over, moved = (v.cpu().numpy() for v in (_norm(y - x), reached, over, _norm(step) > 0))
     s.iterations[i] += moved
     s.distance[i[over]], s.reached[i[over]] = length[over], reached[over]
@@ -178,6 +194,7 @@ def _check(candidates, overshoot, **steps): # the last by the name the caller gi
     check_whole(steps)
 
 # %% ../../nbs/strategies/14_dfal.ipynb #f8bdfb03
+@plain_torch()
 def deepfool(
     model, # in evaluation mode: (b,...) float inputs to (b,classes) logits
     x, # (n,...) array or tensor; uint8 is divided by 255
@@ -192,6 +209,7 @@ def deepfool(
     if getattr(model, 'training', False): raise ValueError("model is in training mode; call model.eval() first")
     if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]): raise ValueError(f"clip={clip!r}; choose (lowest, highest) or None")
     if not len(x): raise ValueError("x is empty; pass one input or more")
+    check_gradients(model)
     rows = _reader(model, x)
     s = copy.deepcopy(so_far) if so_far else _start(model, rows, len(x), candidates, clip)
     if len(s.distance) != len(x): raise ValueError(f"so_far is of {len(s.distance)} inputs but x has {len(x)}; pass the same inputs")
@@ -218,6 +236,7 @@ def dfal_score(
     query, # a `Query` with inputs and a model
 ): # (u,) minus the L2 distance, higher = label sooner
     "Minus the length of DeepFool's way across after at most 50 steps, with the defaults of `deepfool`."
+    check_pixels(query, images=True)
     x = query.x
     return distance_score(deepfool(query.model, x, clip=_clip(x)))
 
@@ -237,6 +256,7 @@ def dfal(
 ): # (k,) ids, shortest way first
     "Label the inputs that DeepFool carries across a boundary by the shortest way (Ducoffe & Precioso, 2018); `ValueError` as `deepfool`."
     check_options(candidates, overshoot, iterations, among)
+    check_pixels(query, images=True)
     clip, model, u = _clip(query.x), query.model, query.unlabelled
     if among is not None and max(among, k) < len(u): query = query.only(query.rng.choice(u, max(among, k), replace=False))
     x, found, steps = query.x, None, 0

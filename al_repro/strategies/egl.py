@@ -6,15 +6,18 @@
 __all__ = ['egl_last_layer_score', 'egl_all_layers_score', 'check_options', 'egl', 'check_chunk', 'chunk_egl_score', 'chunk_egl']
 
 # %% ../../nbs/strategies/16_egl.ipynb #596e3914
+from collections import Counter
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from ..core.checks import check_whole
+from ..core.memory import LIMIT, by_parts, is_gpu_fault
 from ..core.models import Linear
-from ..core.outputs import logits_of
-from ..core.query import check_finite, guard, strategy
+from ..core.contexts import as_caller, plain_torch
+from ..core.outputs import as_logits, check_gradients, logits_of
+from ..core.query import check_finite, check_pixels, guard, strategy
 from ..core.select import top_k
 from ..core.train import images
 
@@ -121,7 +124,7 @@ class _Watch:
     def __enter__(self):
         self.hooks = [m.register_forward_hook(self.note, with_kwargs=True) for m in self.modules]
         return self
-    def note(self, m, args, kwargs, out): self.seen.append((m, (*args, *kwargs.values())[0].detach(), out.shape, get_gradient_edge(out)))
+    def note(self, m, args, kwargs, out): self.seen.append((m, (*args, *kwargs.values())[0].detach(), out.shape, get_gradient_edge(out) if out.requires_grad else None))
     def __exit__(self, *error):
         for h in self.hooks: h.remove()
 
@@ -141,8 +144,10 @@ def _norms_by_forms(model, x, modules): # (b,c) logits, (b,c) squared gradient n
     grams = _grams(seen, len(z), c)
     for i in range(c):
         v = torch.zeros_like(z); v[:,i] = 1; v[:,-1] = -1 # z_i - z_last
-        js = torch.autograd.grad(z, [s[3] for s in seen], v, retain_graph=i < c - 1, allow_unused=True)
-        for g,j,s in zip(grams, js, seen): g.add(i, z.new_zeros(s[2]) if j is None else j) # a layer beside the way to the logits
+        js = iter(torch.autograd.grad(z, [s[3] for s in seen if s[3]], v, retain_graph=i < c - 1, allow_unused=True))
+        for g,s in zip(grams, seen):
+            j = next(js) if s[3] else None # a layer under no_grad; or beside the way to the logits
+            g.add(i, z.new_zeros(s[2]) if j is None else j)
     z = z.detach().cpu()
     return z.double(), _squared_norms(z, sum(g.product().cpu().double() for g in grams))
 
@@ -153,6 +158,12 @@ def _check_model(model):
         if m.training: raise ValueError(f"layer {n or 'model'!r} ({type(m).__name__}) is in training mode; call model.eval() first")
         if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None: raise ValueError(f"layer {n!r} normalises by the batch even in evaluation mode, so a row's gradient depends on its neighbours; use track_running_stats=True")
     if not any(w.requires_grad for w in model.parameters()): raise ValueError("model has no trainable weight; set requires_grad=True on those whose gradients count")
+    check_gradients(model)
+
+def _check_reach(model, x): # a few rows
+    "`ValueError` naming the cause where no gradient of the logits reaches a weight."
+    uses = _graph(_forward(model, x, [])[0])[1]
+    if not any(uses[id(w)] for w in model.parameters() if w.requires_grad): raise ValueError(f"no gradient of the logits reaches a weight of {type(model).__name__}: its forward runs under torch.no_grad or inference_mode, detaches, or does not use its weights; let the gradient pass, or choose layers='last', which needs probs and embeds only")
 
 # %% ../../nbs/strategies/16_egl.ipynb #ce993897
 def _has_form(m): # bool
@@ -160,6 +171,15 @@ def _has_form(m): # bool
     if set(_own(m)) - {'weight', 'bias'} or type(m) not in (*_PRODUCTS, *_NORMS): return False
     if type(m) is nn.Conv2d: return m.groups == 1 and m.padding_mode == 'zeros' and not isinstance(m.padding, str)
     return type(m) is not Linear or len(m.weight) == 1
+
+def _graph(z): # a set of nodes; Counter of weights' ids
+    "The graph behind logits, and how often each weight is used there."
+    nodes, uses, todo = {z.grad_fn}, Counter(), [z.grad_fn] if z.requires_grad else []
+    while todo:
+        for node,_ in todo.pop().next_functions:
+            if hasattr(node, 'variable'): uses[id(node.variable)] += 1
+            if node is not None and node not in nodes: nodes.add(node); todo.append(node)
+    return nodes, uses
 
 def _plan(model, x): # modules; bytes a row; '' or why not
     "The layers to watch, if all have a form, after a trial on a few rows `x`."
@@ -171,7 +191,9 @@ def _plan(model, x): # modules; bytes a row; '' or why not
     for m in own:
         if (n := calls.count(m)) != 1: return own, 0, f"layer {names[m]} is called {n} times, not once"
     if len({id(w) for m in own for w in _own(m).values()}) < sum(len(_own(m)) for m in own): return own, 0, "two layers share a weight"
-    for m,a,out,_ in seen:
+    nodes, uses = _graph(z)
+    for m,a,out,edge in seen:
+        if any(uses[id(w)] > (edge is not None and edge.node in nodes) for w in _own(m).values()): return own, 0, f"a weight of layer {names[m]} is also used outside the layer"
         if not a.shape[isinstance(m, Linear)] == out[isinstance(m, Linear)] == b: return own, 0, f"layer {names[m]} takes its rows along another axis than the first"
     return own, sum(g.floats for g in _grams(seen, b, z.shape[1] - 1))//b*z.element_size(), ''
 
@@ -180,15 +202,17 @@ def _norms_by_func(model, x, why): # (b,c) logits, (b,c) squared gradient norms,
     "All labels' gradient norms by torch.func; `ValueError` saying `why` where that fails too."
     train = {n: w.detach() for n,w in model.named_parameters() if w.requires_grad}
     rest = {n: w.detach() for n,w in (*model.named_parameters(), *model.named_buffers()) if n not in train}
-    z_of = lambda w, row: functional_call(model, {**w, **rest}, (row[None],))[0]
+    def z_of(w, row):
+        with as_caller(): return as_logits(functional_call(model, {**w, **rest}, (row[None],)))[0]
     def loss(w, row, c): z = z_of(w, row); return -z.log_softmax(0)[c], z
     norms, f = [], vmap(grad(loss, has_aux=True), (None, 0, None))
     try:
         for c in range(_forward(model, x[:1], [])[0].shape[1]):
             g, z = f(train, x, c)
             norms.append(sum((v.flatten(1).double()**2).sum(1).cpu() for v in g.values()))
-    except torch.cuda.OutOfMemoryError: raise
-    except RuntimeError as e: raise ValueError(f"{why}, and torch.func cannot take its gradients row by row ({str(e).splitlines()[0][:200]}); choose layers='last', which needs probs and embeds only") from e
+    except RuntimeError as e:
+        if is_gpu_fault(e): raise
+        raise ValueError(f"{why}, and torch.func cannot take its gradients row by row ({str(e).splitlines()[0][:200]}); choose layers='last', which needs probs and embeds only") from e
     return z.cpu().double(), torch.stack(norms, 1)
 
 # %% ../../nbs/strategies/16_egl.ipynb #cec22de2
@@ -198,6 +222,7 @@ def _batch(x, model): # (b,...) on the model's device
     x = torch.as_tensor(x).to(w.device)
     return images(x).to(w.dtype) if x.dtype == torch.uint8 else x.to(w.dtype) if x.is_floating_point() else x
 
+@plain_torch()
 def egl_all_layers_score(
     model, # a torch module in evaluation mode: (b,...) to (b,classes) logits
     x, # (u,...) uint8 images, or what the model takes
@@ -207,16 +232,17 @@ def egl_all_layers_score(
     "Expected gradient length over all trainable weights (Settles, Craven & Ray, 2008); `ValueError` for a model whose gradients cannot be taken row by row."
     _check_model(model)
     if not len(x): return np.empty(0)
-    cuda, scores = next(model.parameters()).is_cuda, []
-    memory = memory or (2**32 if cuda else 2**28)
+    _check_reach(model, _batch(x[:3], model))
+    cuda = next(model.parameters()).is_cuda
+    memory = memory or (LIMIT if cuda else 2**28)
     own, size, why = _plan(model, _batch(x[:3], model))
     size = size or 4*sum(w.numel()*w.element_size() for w in model.parameters() if w.requires_grad)
     rows = max(1, memory//size if cuda else min(memory//size, max(8, 2**25//size)))
-    for i in range(0, len(x), rows):
-        xb = _batch(x[i:i + rows], model)
+    def part(a, b):
+        xb = _batch(x[a:b], model)
         z, n2 = _norms_by_func(model, xb, why) if why else _norms_by_forms(model, xb, own)
-        scores.append((z.softmax(1)*(n2 if squared else n2.sqrt())).sum(1).numpy())
-    return np.concatenate(scores)
+        return (z.softmax(1)*(n2 if squared else n2.sqrt())).sum(1).numpy()
+    return np.concatenate(by_parts(part, len(x), rows))
 
 # %% ../../nbs/strategies/16_egl.ipynb #095cfede
 def check_options(layers='all', squared=False): # as for `egl`
@@ -228,6 +254,7 @@ def check_options(layers='all', squared=False): # as for `egl`
 def _egl(query, layers='all', squared=False): # (u,)
     "Expected gradient length of the unlabelled rows."
     if layers == 'last': return egl_last_layer_score(query.probs, query.embeds, squared=squared)
+    check_pixels(query, images=True)
     return egl_all_layers_score(query.model, query.x, squared)
 
 # %% ../../nbs/strategies/16_egl.ipynb #7fd842f4
@@ -251,6 +278,7 @@ def check_chunk(chunk=100): # as for `chunk_egl`
     check_whole(dict(chunk=chunk))
 
 # %% ../../nbs/strategies/16_egl.ipynb #4c2de6cb
+@plain_torch()
 def chunk_egl_score(
     model, # a torch module in evaluation mode: (b,...) to (b,classes) logits
     x, # (u,...) uint8 images, or what the model takes, in the pool's order
@@ -258,6 +286,7 @@ def chunk_egl_score(
 ): # (u,) higher = label sooner
     "What DAL's reference code calls EGL, sum_c p_c a_c with a_c from the mean loss of a whole chunk; `ValueError` for a model in training mode."
     check_chunk(chunk); _check_model(model)
+    if len(x): _check_reach(model, _batch(x[:1], model))
     weights, scores = [w for w in model.parameters() if w.requires_grad], [np.empty(0)]
     for i in range(0, len(x), chunk):
         z, _ = _forward(model, _batch(x[i:i + chunk], model), [])
@@ -268,13 +297,18 @@ def chunk_egl_score(
     return np.concatenate(scores)
 
 # %% ../../nbs/strategies/16_egl.ipynb #d4e367b6
-@strategy('chunk_egl', needs=('x', 'model'), score=lambda query: chunk_egl_score(query.model, query.x))
+def _chunk_egl(query, chunk=100): # (u,)
+    "What `chunk_egl` ranks by."
+    check_pixels(query, images=True)
+    return chunk_egl_score(query.model, query.x, chunk)
+
+@strategy('chunk_egl', needs=('x', 'model'), score=_chunk_egl)
 def chunk_egl(
     query, # a `Query` with inputs and a model
     k, # ids to pick
     chunk=100, # rows that share their gradients, in the pool's order
 ): # (k,) ids, highest score first
     "EGL as DAL's reference code computes it: not per row, so the choice depends on the order of the pool."
-    return query.unlabelled[top_k(check_finite(chunk_egl_score(query.model, query.x, chunk), 'score'), k, query.ties)]
+    return query.unlabelled[top_k(check_finite(_chunk_egl(query, chunk), 'score'), k, query.ties)]
 
 chunk_egl.check = check_chunk

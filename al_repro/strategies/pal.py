@@ -14,9 +14,10 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from ..core.checks import check_number, check_whole
+from ..core.memory import by_parts
 from ..core.models import MODELS, build_model, init_weights
 from ..core.outputs import chunk_rows
-from ..core.query import together
+from ..core.query import check_pixels, together
 from ..core.select import top_k
 from ..core.train import Diverged, images
 from .vaal import batches
@@ -71,7 +72,7 @@ def scoring_net(
     how, # a `Pal`
 ): # a `Net` of m members with 4 + n_classes outputs
     "A fresh network with a rotation head and a class head; `ValueError` for images that the model does not take."
-    net = build_model(how.model, shape, 4 + n_classes, len(generators))
+    with torch.random.fork_rng(devices=[]): net = build_model(how.model, shape, 4 + n_classes, len(generators)) # torch's layers draw weights from its global generator, not used here
     for l in net.modules():
         if isinstance(l, nn.Dropout): l.p = 0.
     return init_weights(net, generators)
@@ -131,7 +132,7 @@ def accuracies(
     x, y, # (m,l,c,h,w) float32 images, (m,l) classes or -1
 ): # for each member (share of turns right, share of known classes right or None)
     "How well turns and classes are recognised."
-    turns, classes = zip(*[guesses(net, c) for c in x.split(chunk_rows(x, 4*len(x)), 1)])
+    turns, classes = zip(*by_parts(lambda a, b: guesses(net, x[:,a:b]), x.shape[1], chunk_rows(net, x.shape[2:], 4)))
     right = (torch.cat(turns, 2).argmax(-1) == torch.arange(4, device=x.device)[:,None]).float().mean((1, 2)).tolist()
     classes, n = torch.cat(classes, 1), (y >= 0).sum(1)
     hits = (classes.argmax(-1) == y).sum(1) if classes.shape[-1] else 0*n
@@ -149,12 +150,12 @@ def pool_scores(
     queries, # m of them, with equally many unlabelled ids
 ): # (2,m,u) float64: rotation scores, class scores; these are 0 without a class head
     "Both scores of every unlabelled image."
-    out, u, size = [], len(queries[0].unlabelled), chunk_rows(net.head.weight, 4*len(queries))
-    for a in range(0, u, size):
-        turns, classes = guesses(net, _images(queries, [q.unlabelled[a:a + size] for q in queries]))
+    def part(a, b):
+        turns, classes = guesses(net, _images(queries, [q.unlabelled[a:b] for q in queries]))
         rotation = rotation_score(turns)
-        out.append(torch.stack([rotation, class_score(classes) if classes.shape[-1] else torch.zeros_like(rotation)]))
-    return torch.cat(out, 2).double().cpu().numpy()
+        return torch.stack([rotation, class_score(classes) if classes.shape[-1] else torch.zeros_like(rotation)])
+    shape, u = queries[0].rows('x', queries[0].unlabelled[:1]).shape[1:], len(queries[0].unlabelled)
+    return torch.cat(by_parts(part, u, chunk_rows(net, shape, 4)), 2).double().cpu().numpy()
 
 def note(queries, net, x, y, epochs, how): # as for `accuracies`, with the passes that the training was to take
     "Append to the log of each query what a training has reached on its images."
@@ -199,7 +200,7 @@ def check_pal(model='resnet8', epochs=100, min_steps=300, lr=.01, batch=64, clas
 def count_classes(q, how): # a query with a labelled set, a `Pal`; 0 without a class head
     "Outputs of the class head, 0 while fewer than two classes are known; `ValueError` for images that cannot be turned."
     shape = q.rows('x', q.labelled[:1]).shape[1:]
-    if len(shape) != 3 or shape[1] != shape[2]: raise ValueError(f"x has rows of shape {tuple(shape)}; PAL turns images by quarters, so give square ones, (channels, side, side): load the data with size=")
+    if len(shape) != 3 or shape[1] != shape[2]: raise ValueError(f"x has rows of shape {tuple(shape)}; PAL turns images by quarters, so give square ones, (channels, side, side)")
     if not how.classes: return 0
     known = q.labels[q.labels >= 0]
     if len(np.unique(known)) < 2: return 0 # nothing to tell apart yet: the turns decide alone
@@ -215,6 +216,7 @@ def pal(
     "Label images whose turn and class a network trained on the labelled ones alone cannot tell (Bhatnagar et al., 2021)."
     check_pal(model, epochs, min_steps, lr, batch, classes, sub_queries, tune)
     how = Pal(model, int(epochs), int(min_steps), lr, int(batch), classes, int(sub_queries), int(tune))
+    for q in queries: check_pixels(q)
     sizes = [(len(q.labelled), len(q.unlabelled), count_classes(q, how)) for q in queries]
     gens = [torch.Generator().manual_seed(int(q.rng.integers(2**62))) for q in queries]
     out = [None]*len(queries)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..core.checks import check_number, check_whole
 from ..core.models import Net, Linear, init_weights
-from ..core.query import check_finite, together
+from ..core.query import check_finite, check_pixels, together
 from ..core.select import top_k
 
 # %% ../../nbs/strategies/66_vaal.ipynb #a51306de
@@ -180,6 +180,7 @@ def vaal(
 ): # (k,) ids for each query
     "Label what a discriminator on the codes of a VAE is surest is unlabelled (Sinha et al., 2019)."
     check_vaal(epochs, latent, beta, adversarial, lr, batch, width, reduction)
+    for q in queries: check_pixels(q)
     how = Vaal(int(epochs), int(latent), beta, adversarial, lr, int(batch), int(width), reduction)
     return [q.unlabelled[top_k(s, k, q.ties)] for q,s in zip(queries, unlabelled_odds(queries, how))]
 
