@@ -6,13 +6,14 @@
     python tools/rerun.py --show out.json                           # what it holds, nothing is run
 
 A cell is one protocol folder and one strategy. Records are only read: the runs go to a folder of their own.
-Each cell ends in one of three ways:
+Each cell ends in one of four ways:
 
     same       picks and accuracies are those of the record
-    rounding   they are not, but never because of ties: another machine or torch rounds otherwise
+    order      ties decide the order of the same picks; the run goes on in the recorded order
+    rounding   they are not those of the record, but never because of ties: another machine or torch rounds otherwise
     ties       a batch hangs on who goes first among equals: with ties to the smaller id the strategy picks others
 
-The second question is only asked of a batch that is not the record's; the first `ties` ends the cell.
+Whether ties decide is only asked of a batch that is not the record's; the first `ties` ends the cell.
 For two versions of the code on one machine: keep the runs of the first (--keep DIR), then give DIR for results.
 """
 import argparse, collections, contextlib, copy, functools, json, sys, tempfile, time
@@ -92,8 +93,8 @@ def ties_to_smaller_ids():
     try: yield
     finally: Query.ties_of = own
 
-def asked_twice(select_many, recorded):
-    "`select_many` that asks again, ties to the smaller id, where a batch is not among the `recorded` ones"
+def asked_twice(select_many, recorded, reordered):
+    "`select_many` that asks again, ties to the smaller id, where a batch is not among the `recorded` ones; notes rounds `reordered`"
     def select(strategy, queries, k):
         before = [(copy.deepcopy(q.rng.bit_generator.state), len(q.log)) for q in queries]
         picks = select_many(strategy, queries, k)
@@ -103,8 +104,10 @@ def asked_twice(select_many, recorded):
         with ties_to_smaller_ids(): other = select_many(strategy, queries, k)
         for q, (_, n), (state, log) in zip(queries, before, after): q.rng.bit_generator.state, q.log[n:] = state, log
         for q, p, o in zip(queries, picks, other):
-            if (p != o).any(): raise Tied(len(q.past), len(np.setdiff1d(p, o)), tuple(o.tolist()) in recorded)
-        return picks
+            known = tuple(o.tolist()) in recorded
+            if len(odd := np.setdiff1d(p, o)): raise Tied(len(q.past), len(odd), known)
+            if (p != o).any(): reordered.append(len(q.past))
+        return other
     return select
 
 @contextlib.contextmanager
@@ -112,10 +115,10 @@ def watched(record):
     "The runner with `asked_twice` in it"
     from al_repro.experiments import runner, starts
     from al_repro.experiments.records import rounds_of
-    recorded = {tuple(ids.tolist()) for ids in rounds_of(record)}
+    recorded, reordered = {tuple(ids.tolist()) for ids in rounds_of(record)}, []
     own = runner.select_many
-    runner.select_many = starts.select_many = asked_twice(own, recorded)
-    try: yield
+    runner.select_many = starts.select_many = asked_twice(own, recorded, reordered)
+    try: yield reordered
     finally: runner.select_many = starts.select_many = own
 
 def rerun(record, out, root):
@@ -133,8 +136,9 @@ def rerun(record, out, root):
     path = path_of(out, p, spec, record['seed'], identity(p, spec, data.fingerprint))
     path.unlink(missing_ok=True) # never resumed
     try:
-        with watched(record): run_group(p, spec, record['members'], data, out)
-        found = compare(record, read_json(path))
+        with watched(record) as reordered: run_group(p, spec, record['members'], data, out)
+        found = compare(record, read_json(path)) | (dict(reordered=reordered) if reordered else {})
+        if reordered and found['outcome'] == 'same': found['outcome'] = 'order'
     except Tied as e: found = dict(outcome='ties', round=e.args[0], picks=e.args[1], else_recorded=e.args[2])
     return head(record) | found | dict(seconds=round(time.perf_counter() - began, 1))
 
@@ -164,6 +168,7 @@ def line(row):
     if row['outcome'] == 'ties':
         how = f"{row['picks']} picks" if row['picks'] else 'the order'
         return f"{name}  ties decide {how} in round {row['round']}" + '; with the smaller id as recorded'*row['else_recorded']
+    if row['outcome'] == 'order': return f"{name}  as recorded but for the order of ties in {len(row['reordered'])} rounds"
     if row['outcome'] != 'rounding': return f"{name}  {row.get('error') or row['outcome']}"
     how = 'picks in another order' if row['order'] else f"{row['picks']} other picks"
     return f"{name}  rounding, from round {row['round']} on: {how}, accuracy by {row['accuracy']}; no ties"
@@ -232,6 +237,6 @@ def main(argv=None):
         for row in rows: print(line(row))
     else: rows = again(a)
     print(summary(rows) or 'nothing was run')
-    return 1 if any(r['outcome'] not in ('same', 'rounding') for r in rows) else 0
+    return 1 if any(r['outcome'] not in ('same', 'order', 'rounding') for r in rows) else 0
 
 if __name__ == '__main__': sys.exit(main())

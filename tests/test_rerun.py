@@ -1,0 +1,55 @@
+"tools/rerun.py: committed runs come out again, ties are told from rounding, finished cells are not repeated"
+import copy, importlib.util, json
+from pathlib import Path
+import numpy as np
+import pytest
+from al_repro.core.query import REGISTRY, Spec, by_score
+from al_repro.experiments.protocols import protocols
+from al_repro.experiments.records import load_records
+from al_repro.experiments.runner import run
+
+HERE = Path(__file__).resolve().parent
+spec = importlib.util.spec_from_file_location('rerun_tool', HERE.parent/'tools'/'rerun.py')
+tool = importlib.util.module_from_spec(spec); spec.loader.exec_module(tool)
+SMOKE = protocols('dal', 'digits', 'smoke')[0]
+
+@pytest.fixture
+def tied():
+    "A strategy to which all rows are alike"
+    yield by_score(lambda query: np.zeros(len(query.unlabelled)), 'all_alike')
+    REGISTRY.pop('all_alike')
+
+@pytest.mark.parametrize('name', ['margin', 'coreset'])
+def test_a_committed_run_comes_out_again(name, tmp_path):
+    record, = [r for r in load_records(HERE/'records')[0] if r['spec']['name'] == name]
+    row = tool.rerun(record, tmp_path, None)
+    assert row['outcome'] in ('same', 'rounding'), row # the latter on another processor
+    other = copy.deepcopy(record)
+    other['rounds'][1]['picks'][0] = next(i for i in range(record['data']['n']) if i not in record['rounds'][1]['picks'])
+    row = tool.rerun(other, tmp_path, None) # a record that no run gives: not the fault of ties
+    assert row['outcome'] == 'rounding' and row['picks'] >= 1
+
+def test_ties_are_told_from_rounding(tied, tmp_path):
+    with tool.ties_to_smaller_ids(): run([SMOKE], tmp_path/'old', [Spec.make('all_alike')], seeds=1, workers=1, progress=False)
+    record, = load_records(tmp_path/'old')[0]
+    assert record['rounds'][0]['picks'] == [i for i in range(record['data']['n']) if i in record['rounds'][0]['picks']] # ascending
+    row = tool.rerun(record, tmp_path/'new', None)
+    assert (row['outcome'], row['round'], row['else_recorded']) == ('ties', 0, True) and row['picks'] > 0
+    run([SMOKE], tmp_path/'now', [Spec.make('all_alike')], seeds=1, workers=1, progress=False)
+    assert tool.rerun(load_records(tmp_path/'now')[0][0], tmp_path/'new', None)['outcome'] == 'same'
+
+def test_finished_cells_are_not_repeated(tmp_path, capsys):
+    records, left = tool.cells(HERE/'records', 0)
+    assert len(records) == 3 and not left
+    assert [tool.seconds_of(r) for r in records] == sorted(map(tool.seconds_of, records)) # cheapest first
+    rows = [tool.head(r) | dict(outcome='same') for r in records]
+    (tmp_path/'out.json').write_text(json.dumps(rows))
+    assert tool.main([str(HERE/'records'), '--json', str(tmp_path/'out.json')]) == 0
+    assert '0 cells to run' in capsys.readouterr().out
+    rows[0] |= dict(outcome='ties', round=3, picks=4, else_recorded=True)
+    (tmp_path/'out.json').write_text(json.dumps(rows))
+    assert tool.main(['--show', str(tmp_path/'out.json')]) == 1
+    assert 'ties decide 4 picks in round 3; with the smaller id as recorded' in capsys.readouterr().out
+
+def test_the_records_are_never_written_to(tmp_path):
+    with pytest.raises(SystemExit, match='choose another'): tool.main([str(HERE/'records'), '--keep', str(HERE/'records')])
