@@ -7,7 +7,7 @@ Inside, `torch.cuda.is_available()` is true, and every operator is looked at bef
   operator, and CPU positions that index a tensor of the device;
 - so does a generator of another device than the numbers that it draws;
 - `.numpy()` of a tensor on the device raises TypeError.
-`ran['cuda']` and `ran['cpu']` count the operators by name. A random number of the device comes from the CPU's default
+`ran['cuda']`, `ran['cpu']` and `ran['meta']` count the operators by name. A random number of the device comes from the CPU's default
 generator, so that both devices give the same results.
 """
 import collections, contextlib, types
@@ -99,7 +99,13 @@ def _batch_norm_backward(x, g, w, mean, var, save_mean, save_var, eps, _):
     return aten.native_batch_norm_backward(g, x, w, mean, var, save_mean, save_var, True, eps, [True]*3)
 
 ON_CPU = {aten.cudnn_batch_norm.default: _batch_norm, aten.cudnn_batch_norm_backward.default: _batch_norm_backward}
-RAN = dict(cuda=collections.Counter(), cpu=collections.Counter())
+RAN = dict(cuda=collections.Counter(), cpu=collections.Counter(), meta=collections.Counter())
+
+def count(func, where, args, kwargs):
+    "Count an operator; those on shapes alone (meta tensors) do no work anywhere."
+    meta = any((v.device if isinstance(v, torch.Tensor) else v).type == 'meta'
+               for v in tree_iter((args, kwargs)) if isinstance(v, (torch.Tensor, torch.device)))
+    RAN['meta' if meta else where][func.overloadpacket.__name__] += 1
 
 def is_composite(func): return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), 'CompositeImplicitAutograd')
 
@@ -119,7 +125,7 @@ def perform(func, args, kwargs):
     on_device = any(isinstance(t, OnDevice) for t in tensors) if target is None else is_cuda(target)
     check_generator(func, args, kwargs, on_device)
     check_tensors(func, args, tensors)
-    RAN['cuda' if on_device else 'cpu'][packet.__name__] += 1
+    count(func, 'cuda' if on_device else 'cpu', args, kwargs)
     if packet is aten._to_copy: return to_copy(args[0], kwargs, target)
     if packet is aten.copy_: inside(args[0]).copy_(inside(args[1])); return args[0]
     if packet is aten.is_pinned: return False
@@ -142,7 +148,7 @@ class Mode(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if any(concerns(v) for v in tree_iter((args, kwargs))): return perform(func, args, kwargs)
-        RAN['cpu'][func.overloadpacket.__name__] += 1
+        count(func, 'cpu', args, kwargs)
         return func(*args, **kwargs)
 
 # What `torch` says of the device
@@ -193,3 +199,5 @@ def false_cuda(): # yields the counts of operators, by device
         for where,k,v in before: setattr(where, k, v)
         torch._C._set_only_lift_cpu_tensors(False)
         o._foreach_supported_types.remove(OnDevice)
+
+if not MISSING: register() # before the first backward pass, when torch counts its devices

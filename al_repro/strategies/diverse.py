@@ -48,7 +48,7 @@ def largest_margin_score(
     "The margin itself, largest p - second largest p: what Zhdanov (2019) writes, not what is meant."
     return 1 - margin_score(query.probs)
 
-largest_margin = by_score(largest_margin_score, 'largest_margin') # label what the model is surest of
+largest_margin = by_score(largest_margin_score, 'largest_margin', version=2) # label what the model is surest of
 
 # %% ../../nbs/strategies/50_diverse.ipynb #51d94a21
 def _filled(picks, k, m): # (k,) distinct positions

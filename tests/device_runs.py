@@ -1,4 +1,6 @@
 """Runs on a second device (falsecuda.py): seeds are added, assets are compared, and what knows no GPU stays on the CPU."""
+import json
+
 import numpy as np, pytest
 import falsecuda
 from al_repro.core.assets import asset_path, read_npz, write_npz
@@ -53,7 +55,7 @@ def test_deterministic_runs_say_so(tmp_path, capsys):
         f, = tmp_path.glob('dal*/*.json')
         r = read_json(f)
         starts_again = {**r, 'rounds': r['rounds'][:1], 'done': False}
-        import json; f.write_text(json.dumps(starts_again))
+        f.write_text(json.dumps(starts_again))
         assert cli.main([*SMOKE, str(tmp_path), '--seeds', '1']) == 2
         assert 'was begun with --deterministic' in capsys.readouterr().err
 
