@@ -116,6 +116,7 @@ def badge(
     symbol, kind = next((mark for key, mark in _MARKS if key in words.replace('small runs', 'runs')), ('•', 'off'))
     return tag('span', f'{symbol} {verdict}', class_=f"badge {'off' if words.startswith('beyond') else kind}")
 
+# %% ../../nbs/experiments/05_report.ipynb #2c1dc1c7
 _GROUP, _WHOLE = ['protocol', 'data', 'scale'], (*HOW, '')  # `part` of the row that sums up a claim
 
 def _says(whole, parts, where): # Html
@@ -137,6 +138,7 @@ def _compared_row(v): # cells
     p = '' if not np.isfinite(v.effect) or not np.isfinite(v.p_sign_flip) else '< 0.001' if v.p_sign_flip < .001 else num(v.p_sign_flip, 3)
     return [badge(v.verdict), tag('div', v.part if v.get('counts', True) else f'({v.part})', note), band, margin_text(v), num(v.n, 0), p]
 
+# %% ../../nbs/experiments/05_report.ipynb #01d9dacd
 def verdict_table(
     verdicts, # what `verdicts` of `evidence` returned
 ): # Html
