@@ -97,7 +97,8 @@ SHARED = '''
 .badge.off { color: #4a545d; background: #eef1f3; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 .scroll .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.scroll .part { font-size: .88rem; opacity: .8; }
+.scroll .part { font-size: .9em; opacity: .8; }
+.scroll td:has(> .badge) { min-width: 9.5rem; }
 .scroll .claim pre { margin: .4rem 0 .2rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .scorecard th[colspan] { padding-top: 1rem; }
 .scorecard td { vertical-align: top; }
