@@ -77,6 +77,7 @@ class Runs:
         counts = {k: len(some[['strategy', 'seed']].drop_duplicates()) for k,some in kinds.items()}
         return [f'{n} {k} run{"s"*(n > 1)} left out' for k,n in counts.items() if n]
 
+# %% ../../nbs/experiments/04f_evidence.ipynb #1af981dc
 def by_network(
     d, # Series of differences by seed
     part, # with plain names as sides
@@ -119,6 +120,7 @@ def _pairs(claim, cell, runs_):
         for a, b in sides:
             if not aside or {*names_of(a), *names_of(b)} <= set(fresh_labels): yield replace(p, a=a, b=b, aside=aside)
 
+# %% ../../nbs/experiments/04f_evidence.ipynb #b61409a4
 def _compare(claim, cell, runs_, part, inside):
     "The row of one comparison, before the other parts of its claim have a say."
     d = runs_.differences(part)
@@ -164,6 +166,7 @@ def _settle(claim, cell, parts, have, plan):
             p['note'] = '; '.join(filter(None, [p['note'], *more]))
         p |= plan.todo(cell, have, [s for k in 'ab' for s in p[k].split(' | ') if s], p['seeds'])
 
+# %% ../../nbs/experiments/04f_evidence.ipynb #ce1780a2
 def compared(row): # Compared, of a row of `verdicts`
     "What `combine` needs of a comparison."
     return Compared(row['outcome'], row['p_against'], row['p_for'], row['setting'])
@@ -191,6 +194,7 @@ def _whole(claim, cell, parts, outcome, runs_, plan, inside):
                  verdict=words, note=_note(parts, claim.combine), written=_together([p['written'] for p in parts]),
                  departures=departures(like, cell[1], cell[2], names, claim.scope.data) if inside else '', **todo)
 
+# %% ../../nbs/experiments/04f_evidence.ipynb #ba0c8456
 _DATES = ('the claim is undated', 'its runs are undated', 'after its runs', 'after some of its runs', 'before its runs')
 
 def _together(notes): # the gravest of what `written` said

@@ -97,7 +97,8 @@ SHARED = '''
 .badge.off { color: #4a545d; background: #eef1f3; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 .scroll .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.scroll .part { font-size: .88rem; opacity: .8; }
+.scroll .part { font-size: .9em; opacity: .8; }
+.scroll td:has(> .badge) { min-width: 9.5rem; }
 .scroll .claim pre { margin: .4rem 0 .2rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .scorecard th[colspan] { padding-top: 1rem; }
 .scorecard td { vertical-align: top; }
@@ -116,6 +117,7 @@ def badge(
     symbol, kind = next((mark for key, mark in _MARKS if key in words.replace('small runs', 'runs')), ('•', 'off'))
     return tag('span', f'{symbol} {verdict}', class_=f"badge {'off' if words.startswith('beyond') else kind}")
 
+# %% ../../nbs/experiments/05_report.ipynb #2c1dc1c7
 _GROUP, _WHOLE = ['protocol', 'data', 'scale'], (*HOW, '')  # `part` of the row that sums up a claim
 
 def _says(whole, parts, where): # Html
@@ -137,6 +139,7 @@ def _compared_row(v): # cells
     p = '' if not np.isfinite(v.effect) or not np.isfinite(v.p_sign_flip) else '< 0.001' if v.p_sign_flip < .001 else num(v.p_sign_flip, 3)
     return [badge(v.verdict), tag('div', v.part if v.get('counts', True) else f'({v.part})', note), band, margin_text(v), num(v.n, 0), p]
 
+# %% ../../nbs/experiments/05_report.ipynb #01d9dacd
 def verdict_table(
     verdicts, # what `verdicts` of `evidence` returned
 ): # Html
