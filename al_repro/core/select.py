@@ -25,7 +25,7 @@ def top_k(
     k,         # how many
     ties=None, # (n,) priorities, smaller = earlier among equal scores; None: the positions
 ):             # (k,) int64 numpy positions, highest score first
-    "Positions of the `k` highest `scores`, ties by priority; ValueError for NaN, for k > n and for another number of priorities."
+    "Positions of the `k` highest `scores`; priorities decide which of equal ones fit; ValueError for NaN, k > n, another number of priorities."
     s = to_numpy(scores)
     if s.ndim != 1: raise ValueError(f'scores has shape {s.shape}; give one score per row, shape (n,)')
     n, k, ties = len(s), check_k(k, len(s), 'scores'), check_ties(ties, len(s))
@@ -33,9 +33,11 @@ def top_k(
         raise ValueError(f'scores has {bad.sum()} NaN, the first at position {bad.argmax()}; '
                          'find its cause, or put -inf there to rank it last')
     if k == 0: return np.empty(0, np.int64)
-    pos = np.flatnonzero(s >= np.partition(s, n - k)[n - k])
-    pos = by_ties(pos, ties)[::-1]
-    return pos[np.argsort(s[pos], kind='stable')[::-1]][:k].astype(np.int64)
+    cut = np.partition(s, n - k)[n - k]
+    more = np.flatnonzero(s > cut)
+    equal = by_ties(np.flatnonzero(s == cut), ties)[:k - len(more)]
+    pos = np.sort(np.r_[more, equal])[::-1]
+    return pos[np.argsort(s[pos], kind='stable')[::-1]].astype(np.int64)
 
 # %% ../../nbs/core/05_select.ipynb #a2bc5d77
 def tie_priorities(

@@ -89,7 +89,7 @@ def verdict_lines(
     days = [f'{", ".join(claims)}: {w}.' for w,claims in said.items()]
     return '\n'.join(map(verdict_line, t.itertuples())) + '\n\nWritten when? '*bool(days) + ' '.join(days)
 
-
+# %% ../../nbs/experiments/05b_pages.ipynb #0c2d5014
 def hours_of(
     done, # tidy table of finished runs
     studies=None, # of `study_table`
@@ -104,6 +104,7 @@ def hours_of(
         return t[['seconds_fit', 'seconds_outputs', 'seconds_select']].sum(axis=1).groupby(t.seed).sum().mean()/3600
     return hours
 
+# %% ../../nbs/experiments/05b_pages.ipynb #cd0dd618
 def within(
     one, other, # commands that `verdicts` printed
 ): # bool

@@ -27,7 +27,8 @@ def shortlist(
 ): # (m,) positions, highest score first
     "The beta*k highest scores, or all that are left (Zhdanov, 2019); ties by priority."
     u = len(query.unlabelled)
-    return top_k(scores, u if beta*k >= u else round(beta*k), query.ties)
+    near = top_k(scores, u if beta*k >= u else round(beta*k), query.ties)
+    return near[np.lexsort((query.ties[near], -np.asarray(scores)[near]))]
 
 # %% ../../nbs/strategies/50_diverse.ipynb #490b68bc
 CHOICES = dict(optimizer=('greedy', 'lazy', 'two-stage', 'naive', 'stochastic'), similarity=('squared', 'distance'), # option -> its values, the default first

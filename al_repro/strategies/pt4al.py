@@ -21,7 +21,7 @@ def loss_order(
     "The order in which PT4AL cuts the pool into batches (Yi et al., 2022); `ValueError` for NaN."
     keys = check_finite(np.asarray(losses), 'losses')
     if sort == 'string': keys = np.unique([str(float(v)) for v in keys], return_inverse=True)[1]
-    return top_k(keys, len(keys), ties)
+    return np.lexsort((np.arange(len(keys)) if ties is None else ties, -keys))
 
 # %% ../../nbs/strategies/62_pt4al.ipynb #e2a89d81
 def evenly(
