@@ -147,6 +147,7 @@ def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, r
     lines += [f'strategies: {", ".join(map(str, s))}' for s in dict.fromkeys(tuple(specs or p.strategies) for p in ps)]
     return lines + [f'{total:,} rounds to do on {where}; records go to {out}'], total
 
+# %% ../../nbs/experiments/06_cli.ipynb #d732ad62
 def dry_run(ps, specs, a, device):
     "Print runs, hours and bytes from a timed pilot; nothing is written."
     from al_repro.core.query import Spec
