@@ -39,7 +39,8 @@ class Protocol:
     validation:int = 0 # rows kept out of play, to compare candidates on
 
     def __post_init__(self):
-        "Refuse numbers that make no experiment, and a name that makes no folder."
+        "Refuse numbers that make no experiment, and a name that makes no folder; strategies may come as a list."
+        object.__setattr__(self, 'strategies', tuple(self.strategies))
         if self.start not in ('shared', 'own'): raise ValueError(f"start={self.start!r} of protocol {self.name!r} is unknown; choose 'shared' or 'own'")
         for k,least in dict(query=1, initial=1, rounds=0, seeds=1, validation=0).items():
             if getattr(self, k) < least: raise ValueError(f"{k}={getattr(self, k)} of protocol {self.name!r} is too small; choose at least {least}")
