@@ -171,24 +171,26 @@ def test_strategies_that_ask_for_more(spec, error, data, tmp_path):
 
 # ---- records from before
 
-NETS = dict(momentum=.9, milestones=(1,), augment=('crop',)) # of a torch network, by SGD
+NETS = dict(momentum=.9, milestones=(1,), augment=('crop',), weight_decay=5e-4, init='torch', mean=(.5,), sd=(.25,)) # of a torch network, by SGD
+WARM = dict(warm=True, fresh_optimizer=True) # of one that goes on from round to round
 FIRST = {'model', 'epochs', 'min_steps', 'steps', 'batch', 'lr', 'l2', 'holdout', 'checkpoint', 'checkpoint_after', 'patience'}
 
 def test_a_recipe_without_later_settings_is_what_it_was():
     assert set(Recipe().json()) == FIRST and json.loads(json.dumps(Recipe().json())) == Recipe().json()
     new = recipe('keras-resnet50v2', optimizer='rmsprop', warm=True, weights='imagenet', frozen=True, pixels='0..255')
-    assert set(new.json()) == FIRST | set(LATER) - set(NETS) and Recipe(**new.json()) == new
-    net = recipe('resnet8', optimizer='sgd', **NETS)
-    assert set(net.json()) == FIRST | {'optimizer', *NETS} and Recipe(**json.loads(json.dumps(net.json()))) == net
+    assert set(new.json()) == FIRST | set(LATER) - {*NETS, 'fresh_optimizer'} and Recipe(**new.json()) == new
+    net = recipe('resnet8', optimizer='sgd', **NETS, **WARM)
+    assert set(net.json()) == FIRST | {'optimizer', *NETS, *WARM} and Recipe(**json.loads(json.dumps(net.json()))) == net
 
 def test_identity_depends_on_later_settings():
     other = dict(optimizer='rmsprop', warm=True, weights='imagenet', frozen=True, pixels='-1..1')
-    assert {*other, *NETS} == set(LATER) and FIRST | set(LATER) == {f.name for f in fields(Recipe)}
+    assert {*other, *NETS, *WARM} == set(LATER) and FIRST | set(LATER) == {f.name for f in fields(Recipe)}
     base = replace(SMOKE, recipe=recipe('keras-resnet50v2'))
     every = [base] + [replace(base, recipe=replace(base.recipe, **{k: v})) for k,v in other.items()]
     sgd = replace(SMOKE, recipe=recipe('resnet8', optimizer='sgd'))
-    every += [sgd] + [replace(sgd, recipe=replace(sgd.recipe, **{k: v})) for k,v in NETS.items()]
-    assert len({identity(p, Spec.make('margin'), 'a') for p in every}) == len(every) == 10
+    alone = [dict(mean=NETS['mean'], sd=NETS['sd'])] + [{k: v} for k,v in NETS.items() if k not in ('mean', 'sd')]
+    every += [sgd] + [replace(sgd, recipe=replace(sgd.recipe, **o)) for o in (*alone, dict(warm=True), WARM)]
+    assert len({identity(p, Spec.make('margin'), 'a') for p in every}) == len(every) == 15
 
 @pytest.mark.parametrize('folder', ['results', 'tests/records'])
 def test_committed_records_keep_their_identity(folder):
