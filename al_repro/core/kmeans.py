@@ -197,7 +197,8 @@ def _sparse_match(near, at, rows, away, extra):
     cost = np.maximum(near, np.finfo(float).tiny) # no edge may weigh 0
     if extra: cost, cols = np.hstack([cost, cost[:, -1:]]), np.hstack([cols, len(rows) + np.arange(k)[:, None]])
     ends = np.arange(0, cost.size + 1, cost.shape[1])
-    graph = csr_array((cost.ravel(), cols.ravel(), ends), shape=(k, len(rows) + k * extra))
+    whole = lambda a: a.ravel().astype(np.int32) # what older versions of the matching take
+    graph = csr_array((cost.ravel(), whole(cols), whole(ends)), shape=(k, len(rows) + k * extra))
     return min_weight_full_bipartite_matching(graph)[1]
 
 def _fill_up(x, centers, rows, to, ties=None):
