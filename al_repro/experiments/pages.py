@@ -36,7 +36,8 @@ def own_records(
     "The fresh records of a protocol's own strategies; none where it was never run."
     folder = Path(results)/(p.folder if data is None else p.folder.replace(p.data_name, data))
     found = load_records(folder)[0] if folder.is_dir() else []
-    return [r for r in found if r['label'] in short_names([p]) and not stale_reason(r)]
+    own = short_names([p])
+    return [r for r in found if r['label'] in own and not stale_reason(r)]
 
 def runs_of(
     ps, # `Protocol`s
