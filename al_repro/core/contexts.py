@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTEXTS', 'default_dtype', 'plain_torch', 'as_caller', 'seed_torch', 'global_state', 'moved', 'other_seeds',
-           'inside']
+           'deterministic', 'inside']
 
 # %% ../../nbs/core/00d_contexts.ipynb #650fb4bf
 import contextlib, contextvars, random, warnings
@@ -98,7 +98,8 @@ def _strict():
         yield
 
 @contextlib.contextmanager
-def _deterministic():
+def deterministic():
+    "Inside, torch uses deterministic algorithms alone, and raises for an operation that has none."
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try: yield
@@ -110,7 +111,7 @@ CONTEXTS = { # name -> what gives the context
     "a default device of 'meta'": lambda: torch.device('meta'),
     "torch.autocast('cpu', torch.bfloat16)": lambda: torch.autocast('cpu', torch.bfloat16),
     "np.errstate(all='raise')": lambda: np.errstate(all='raise'), 'warnings as errors': _strict,
-    'deterministic algorithms': _deterministic, 'global generators seeded otherwise': lambda: other_seeds(1)}
+    'deterministic algorithms': deterministic, 'global generators seeded otherwise': lambda: other_seeds(1)}
 
 def inside(
     names, # of `CONTEXTS`, the outermost first

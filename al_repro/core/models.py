@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['INITS', 'VGG16', 'MODELS', 'ESTIMATORS', 'Fold', 'Unfold', 'conv', 'Linear', 'BatchNorm', 'Net', 'draw_as_torch',
-           'init_weights', 'lenet', 'vgg16', 'vgg16_bn', 'BasicBlock', 'residual', 'resnet18', 'resnet8', 'resnet14',
-           'mlp', 'estimator', 'build_model', 'member', 'Member', 'Normalise', 'check_channels', 'normalised',
-           'channel_stats']
+           'init_weights', 'lenet', 'check_vgg16', 'vgg16', 'vgg16_bn', 'BasicBlock', 'residual', 'resnet18', 'resnet8',
+           'resnet14', 'mlp', 'estimator', 'build_model', 'member', 'Member', 'Normalise', 'check_channels',
+           'normalised', 'channel_stats']
 
 # %% ../../nbs/core/02_models.ipynb #94c36a93
 import copy, math, pkgutil
@@ -124,13 +124,17 @@ def lenet(
 # %% ../../nbs/core/02_models.ipynb #26e0e60a
 VGG16 = (64,)*2, (128,)*2, (256,)*3, (512,)*3, (512,)*3 # channels of the convolutions, block by block
 
+def check_vgg16(shape): # (c,h,w)
+    "`ValueError` for images that five halvings leave nothing of."
+    if min(shape[1:]) < 32: raise ValueError(f"shape={tuple(shape)} is too small for VGG16, which halves the sides five times; bring the images to 32x32")
+
 def vgg16(
     shape, # (c,h,w) of an image
     n_classes, members=1, # as for `Net`
 ): # a `Net`
     "DAL's VGG16 for images of 32x32 or more; embedding 512. `ValueError` for smaller ones."
     c,h,w = shape
-    if min(h, w) < 32: raise ValueError(f"shape={tuple(shape)} is too small for VGG16, which halves the sides five times; bring the images to 32x32")
+    check_vgg16(shape)
     m,body = members,[Fold()]
     for i,widths in enumerate(VGG16):
         for j,c_out in enumerate(widths):
@@ -147,9 +151,8 @@ def vgg16_bn(
     n_classes, members=1, # as for `Net`
 ): # a `Net`
     "VGG16 as in BAL's code, for images of 32x32 or more; embedding 512: the mean over the last maps. `ValueError` for smaller ones."
-    c,h,w = shape
-    if min(h, w) < 32: raise ValueError(f"shape={tuple(shape)} is too small for VGG16, which halves the sides five times; load the data with size=32")
-    m,body = members,[Fold()]
+    check_vgg16(shape)
+    c,m,body = shape[0],members,[Fold()]
     for widths in VGG16:
         for c_out in widths:
             body += [conv(m, c, c_out, padding=1), nn.BatchNorm2d(m*c_out), nn.ReLU()]

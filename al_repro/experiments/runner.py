@@ -13,6 +13,7 @@ import contextlib, os, sys, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch
+from ..core.contexts import deterministic
 from ..core.data import load
 from ..core.files import set_aside, writable
 from ..core.models import ESTIMATORS, build_model, estimator
@@ -355,13 +356,9 @@ def placed(protocols, device): # a list of (protocols, 'cpu' or 'cuda'): those w
 
 @contextlib.contextmanager
 def same_bits(on=True):
-    "Inside, torch uses deterministic algorithms alone, and raises for an operation that has none."
-    before = torch.are_deterministic_algorithms_enabled()
-    if on:
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # cuBLAS reads it when it is first used
-        torch.use_deterministic_algorithms(True)
-    try: yield
-    finally: torch.use_deterministic_algorithms(before)
+    "`deterministic` with what cuBLAS wants for it, if `on`."
+    if on: os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # read when it is first used
+    with deterministic() if on else contextlib.nullcontext(): yield
 
 def train_assets(protocol, data, progress=True):
     "Train a protocol's pretext task, unless that is done, and show how far it is."
