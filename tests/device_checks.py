@@ -4,19 +4,21 @@ The device is false (falsecuda.py): no GPU is needed, and what a GPU would refus
 """
 import numpy as np, pytest, torch
 import falsecuda
-from al_repro.core import facility, kmeans, select
-from al_repro.core.data import Dataset, load
-from al_repro.core.models import MODELS, Member
-from al_repro.core.outputs import evaluate, outputs
-from al_repro.core.pool import Pool
-from al_repro.core.pretext import TASKS, Pretext, learn
-from al_repro.core.query import build, known, select_many
-from al_repro.core.train import Recipe, fit
-from al_repro.experiments import cli
-from al_repro.experiments.protocols import protocols
-from al_repro.experiments.records import load_records
-from al_repro.experiments.runner import run_group, same_run
-from al_repro.experiments.starts import make_query
+from al_repro.select import facility
+from al_repro.select import kmeans
+from al_repro.select import kcenter as select
+from al_repro.data.catalog import Dataset, load
+from al_repro.models.nets import MODELS, Member
+from al_repro.models.outputs import evaluate, outputs
+from al_repro.data.pool import Pool
+from al_repro.models.pretext import TASKS, Pretext, learn
+from al_repro.query.query import build, known, select_many
+from al_repro.models.train import Recipe, fit
+from al_repro import cli
+from al_repro.runs.protocol import protocols
+from al_repro.runs.records import load_records
+from al_repro.runs.runner import run_group, same_run
+from al_repro.runs.starts import make_query
 from al_repro.strategies.bal import two_nearest
 from al_repro.strategies.dfal import deepfool, deepfool_loop
 

@@ -3,13 +3,14 @@ import json
 
 import numpy as np, pytest
 import falsecuda
-from al_repro.core.assets import asset_path, read_npz, write_npz
-from al_repro.core.data import load
-from al_repro.experiments import cli, starts
-from al_repro.experiments.protocols import protocols
-from al_repro.experiments.records import load_records, read_json
-from al_repro.experiments.runner import Stopped, run, run_group
-from al_repro.core.query import Spec
+from al_repro.models.assets import asset_path, read_npz, write_npz
+from al_repro.data.catalog import load
+from al_repro import cli
+from al_repro.runs import starts
+from al_repro.runs.protocol import protocols
+from al_repro.runs.records import load_records, read_json
+from al_repro.runs.runner import Stopped, run, run_group
+from al_repro.query.query import Spec
 
 why = f'torch has no {", ".join(falsecuda.MISSING)}'
 needs_device = pytest.mark.skipif(bool(falsecuda.MISSING), reason=why)

@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from al_repro.core import models, pretext
-from al_repro.core.augment import view
-from al_repro.core.data import Dataset, load
-from al_repro.core.outputs import forward_pass
-from al_repro.core.pretext import NORMS, PAPER, learn
-from al_repro.core.train import NetTraining, fit, np_rng, run_epoch, stream_key, torch_rng
-from al_repro.experiments.bal_protocols import GOES_ON, MAIN, PT4AL, departing
-from al_repro.experiments.protocols import protocols
+from al_repro.models import nets as models
+from al_repro.models import pretext
+from al_repro.models.augment import view
+from al_repro.data.catalog import Dataset, load
+from al_repro.models.outputs import forward_pass
+from al_repro.models.pretext import NORMS, PAPER, learn
+from al_repro.models.train import NetTraining, fit, np_rng, run_epoch, stream_key, torch_rng
+from al_repro.papers.bal.protocols import GOES_ON, MAIN, PT4AL, departing
+from al_repro.runs.protocol import protocols
 
 N, CLASSES, CLOSE = 16, 10, 1e-5
 

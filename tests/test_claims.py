@@ -4,19 +4,20 @@ from pathlib import Path
 
 import pandas as pd, pytest
 
-from al_repro.core.query import Spec
-from al_repro.experiments import records, runner
-from al_repro.experiments.bal_claims import BAL_CLAIMS
-from al_repro.experiments.claims import Claim, MARGINS_SINCE, Part, base_name, written
-from al_repro.experiments.combine import HOW
-from al_repro.experiments.dal_claims import DAL_CLAIMS
-from al_repro.experiments.diverse_claims import DIVERSE_CLAIMS
-from al_repro.experiments.effects import runs
-from al_repro.experiments.evidence import verdicts
-from al_repro.experiments.protocols import protocols
-from al_repro.experiments.scorecards import all_verdicts, in_short
-from al_repro.experiments.studies import measure_seed, Study
-from al_repro.experiments.verdicts import overall
+from al_repro.query.query import Spec
+from al_repro.runs import records
+from al_repro.runs import runner
+from al_repro.papers.bal.claims import BAL_CLAIMS
+from al_repro.evidence.claims import Claim, MARGINS_SINCE, Part, base_name, written
+from al_repro.evidence.combine import HOW
+from al_repro.papers.dal.claims import DAL_CLAIMS
+from al_repro.papers.diverse.claims import DIVERSE_CLAIMS
+from al_repro.evidence.effects import runs
+from al_repro.evidence.verdicts import verdicts
+from al_repro.runs.protocol import protocols
+from al_repro.evidence.scorecard import all_verdicts, in_short
+from al_repro.runs.study import measure_seed, Study
+from al_repro.show.verdicts import overall
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 CLAIMS = {c.id: c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS, *BAL_CLAIMS)}
@@ -57,7 +58,7 @@ def test_a_claim_is_compared_with_the_day_of_its_runs(begun, said):
     assert set(verdicts(t, [Claim('toy', '', '', (('dal', 'random'),), since='2026-11-28')]).written) == {said}
 
 def test_a_margin_has_a_day_too(monkeypatch):
-    monkeypatch.setattr('al_repro.experiments.evidence.MARGINS_SINCE', '2026-12-24')
+    monkeypatch.setattr('al_repro.evidence.verdicts.MARGINS_SINCE', '2026-12-24')
     t = runs(dict(random=[50, 60, 70, 40, 55], dal=[51, 62, 73, 44, 60])).assign(begun='2026-12-01')
     claim = Claim('toy', '', '', (('dal', 'random'),), since='2026-11-28')
     assert set(verdicts(t, [claim]).written) == {'after its runs'}
@@ -65,7 +66,7 @@ def test_a_margin_has_a_day_too(monkeypatch):
     assert set(verdicts(t, [own]).written) == {'before its runs'}
 
 def test_a_run_keeps_the_day_on_which_it_began(tmp_path, monkeypatch):
-    from al_repro.core.data import load
+    from al_repro.data.catalog import load
     data, p, spec = load('digits'), protocols('dal', 'digits', 'smoke')[0], Spec.make('random')
     begin = lambda day: monkeypatch.setattr(records, 'today', lambda: day)
     def stop(): raise runner.Stopped

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np, pytest
 from PIL import Image
-from al_repro.core.query import Query, REGISTRY, build, strategy
-from al_repro.experiments import cli
-from al_repro.experiments.records import read_json, table
-from al_repro.experiments.runner import run
+from al_repro.query.query import Query, REGISTRY, build, strategy
+from al_repro import cli
+from al_repro.runs.records import read_json, table
+from al_repro.runs.runner import run
 
 SMOKE = ['reproduce', 'dal', '--scale', 'smoke', '--workers', '1', '--quiet']
 FEW = [*SMOKE, '--strategies', 'random,margin']
@@ -35,13 +35,13 @@ def refused(result, *says):
 # ---- help and list
 
 def test_help_is_light(tmp_path):
-    code = ("import sys; from al_repro.experiments.cli import main\ntry: main(['reproduce', '--help'])\nexcept SystemExit: pass\n"
+    code = ("import sys; from al_repro.cli import main\ntry: main(['reproduce', '--help'])\nexcept SystemExit: pass\n"
             "print([m for m in ('torch', 'numpy', 'pandas', 'matplotlib') if m in sys.modules])")
     out = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True).stdout
     assert 'examples:' in out and '--deadline SECONDS' in out and out.rstrip().endswith('[]')
 
 def test_module_runs():
-    res = subprocess.run([sys.executable, '-m', 'al_repro.experiments.cli', 'list', 'datasets'], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    res = subprocess.run([sys.executable, '-m', 'al_repro.cli', 'list', 'datasets'], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert res.returncode == 0 and 'folder:PATH' in res.stdout
 
 def test_list(al):
@@ -89,7 +89,7 @@ def test_smoke_from_end_to_end(al):
 def test_report_needs_no_data(al, monkeypatch):
     al(*FEW, '--out', 'runs')
     def absent(*args): raise FileNotFoundError('no digits here')
-    monkeypatch.setattr('al_repro.experiments.summary.load', absent)
+    monkeypatch.setattr('al_repro.show.summary.load', absent)
     code, out, _ = al('report', next(Path('runs').glob('dal*')), '--out', 'page')
     assert code == 0 and 'classes of the picks on digits are not drawn: no digits here' in out
     assert not list(Path('page').rglob('*classes*')) and list(Path('page').rglob('*curves.png'))
@@ -228,7 +228,7 @@ def test_nowhere_to_write(al, monkeypatch):
 
 def test_interrupted(al, monkeypatch):
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr('al_repro.experiments.runner.run', stop)
+    monkeypatch.setattr('al_repro.runs.runner.run', stop)
     code, _, err = al(*FEW)
     assert code == 130 and 'finished rounds are recorded' in err and 'al_repro reproduce dal --scale smoke --strategies random,margin --workers 1' in err
 
@@ -339,7 +339,7 @@ def test_labels_in_any_file(one_in_each, arrays):
 
 def test_no_python_in_what_the_console_says(al, arrays):
     "Every strategy without what it needs: the flag is named, or that there is none; never a Python call"
-    from al_repro.core.query import known
+    from al_repro.query.query import known
     for name in known():
         for given in (['--probs', 'p.npy'], ['--embeds', 'e.npy'], ['--probs', 'p.npy', '--embeds', 'e.npy', '--mc', 'm.npy', '--labelled', 'ids.txt']):
             code, out, err = al('select', *given, '--strategy', name, '--k', 3)
@@ -360,7 +360,7 @@ def test_suggestions_are_near(al, arrays):
 
 def test_out_of_memory_is_one_line(al, arrays, monkeypatch):
     def short(*args, **kwargs): raise MemoryError('Unable to allocate 9 EiB')
-    monkeypatch.setattr('al_repro.experiments.cli.read_array', short)
+    monkeypatch.setattr('al_repro.cli.read_array', short)
     refused(al('select', '--probs', 'p.npy', '--strategy', 'margin', '-k', 3), 'out of memory (Unable to allocate 9 EiB)')
 
 def test_features_need_a_pretext_task(al):

@@ -1,11 +1,15 @@
 "The same numbers inside whatever a caller has switched in torch and numpy, and all of it untouched afterwards"
 import numpy as np, pytest, torch
 from types import SimpleNamespace
-from al_repro.core import contexts, outputs, pretext, select, train
-from al_repro.core.contexts import CONTEXTS, global_state, inside, moved, other_seeds
-from al_repro.core.facility import coverage
-from al_repro.core.kmeans import lloyd
-from al_repro.core.query import Query, build, known, sample_arrays, sample_model
+from al_repro.models import contexts
+from al_repro.models import outputs
+from al_repro.models import pretext
+from al_repro.select import kcenter as select
+from al_repro.models import train
+from al_repro.models.contexts import CONTEXTS, global_state, inside, moved, other_seeds
+from al_repro.select.facility import coverage
+from al_repro.select.kmeans import lloyd
+from al_repro.query.query import Query, build, known, sample_arrays, sample_model
 
 MODES = [[mode, *(n for n in CONTEXTS if not n.startswith(('torch.no', 'torch.inf')))] for mode in ('torch.no_grad()', 'torch.inference_mode()')]
 EVERY = [[n] for n in CONTEXTS] + MODES

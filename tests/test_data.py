@@ -1,12 +1,12 @@
-"Readers of al_repro.core.data, on tiny files in the formats their publishers use."
+"Readers of al_repro.data.catalog, on tiny files in the formats their publishers use."
 import os, pickle, struct, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
-from al_repro.core import data as D
-from al_repro.core.data import download, load
+from al_repro.data import catalog as D
+from al_repro.data.catalog import download, load
 
 
 def pixels(*shape, seed=0): return np.random.RandomState(seed).randint(0, 256, shape, dtype=np.uint8)
@@ -227,7 +227,7 @@ def test_fetch_tiny_imagenet(tmp_path, monkeypatch):
     assert calls[0][0][1] == str(tmp_path) and len(calls[0][1]['md5']) == 32
 
 def test_import_stays_light():
-    code = "import al_repro.core.data, sys; print([m for m in ('torchvision', 'sklearn', 'PIL', 'matplotlib', 'scipy', 'pandas') if m in sys.modules])"
+    code = "import al_repro.data.catalog, sys; print([m for m in ('torchvision', 'sklearn', 'PIL', 'matplotlib', 'scipy', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
 def test_real_mnist():

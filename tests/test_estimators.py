@@ -4,14 +4,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
-from al_repro.core.data import load
-from al_repro.core.models import ESTIMATORS, MODELS, Member, build_model, estimator
-from al_repro.core.outputs import NoDropout, evaluate, outputs
-from al_repro.core.query import Spec
-from al_repro.core.train import LATER, Recipe, fit, np_rng
-from al_repro.experiments.protocols import from_json, protocols
-from al_repro.experiments.records import identity, load_records, path_of, read_json, stale_reason, write_json
-from al_repro.experiments.runner import one_thread, replay, run, run_group, same_run
+from al_repro.data.catalog import load
+from al_repro.models.nets import ESTIMATORS, MODELS, Member, build_model, estimator
+from al_repro.models.outputs import NoDropout, evaluate, outputs
+from al_repro.query.query import Spec
+from al_repro.models.train import LATER, Recipe, fit, np_rng
+from al_repro.runs.protocol import from_json, protocols
+from al_repro.runs.records import identity, load_records, path_of, read_json, stale_reason, write_json
+from al_repro.runs.runner import one_thread, replay, run, run_group, same_run
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOKE = protocols('dal', 'digits', 'smoke')[0]
@@ -50,8 +50,8 @@ def test_every_estimator_has_a_line_and_known_settings(name):
 
 SCRIPT = """
 import numpy as np, torch
-from al_repro.core.data import Dataset
-from al_repro.core.train import Recipe, fit
+from al_repro.data.catalog import Dataset
+from al_repro.models.train import Recipe, fit
 g = torch.Generator().manual_seed(0)
 x, y = torch.randint(0, 255, (40, 1, 8, 8), generator=g, dtype=torch.uint8), torch.arange(40) % 4
 data, recipe = Dataset('made up', x, y, x, y, tuple('abcd')), Recipe({name!r}, steps=1, holdout=0, checkpoint='last')
@@ -202,7 +202,7 @@ def test_committed_records_keep_their_identity(folder):
         if stale_reason(r) == '': assert identity(p, Spec.make(r['spec']['name'], **r['spec']['options']), r['data']['fingerprint']) == r['identity']
 
 def test_documents_through_the_runner(tmp_path):
-    from al_repro.core.text import text_dataset
+    from al_repro.data.text import text_dataset
     rng = np.random.default_rng(0)
     def docs(n): # three subjects and words that all share
         y = rng.integers(0, 3, n)

@@ -1,11 +1,11 @@
 "Passes stay under 2 GiB whatever the size of the images: measured on meta tensors, which have shapes and no numbers"
 import numpy as np, pytest, torch
-from al_repro.core.memory import Live, row_bytes
-from al_repro.core.models import Member, build_model
-from al_repro.core.outputs import evaluate, forward_pass, mc_pass
-from al_repro.core.pretext import embed
-from al_repro.core.query import Query
-from al_repro.core.train import Fitted, Recipe, val_hits
+from al_repro.models.memory import Live, row_bytes
+from al_repro.models.nets import Member, build_model
+from al_repro.models.outputs import evaluate, forward_pass, mc_pass
+from al_repro.models.pretext import embed
+from al_repro.query.query import Query
+from al_repro.models.train import Fitted, Recipe, val_hits
 from al_repro.strategies import dfal, pal
 
 GIB = 2**30

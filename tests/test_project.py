@@ -22,7 +22,7 @@ def test_import_is_light():
 
 def test_every_folder_is_a_package():
     folders = {p.parent for p in (ROOT/'al_repro').rglob('*.py')}
-    assert {p.name for p in folders} >= {'al_repro', 'core', 'strategies', 'experiments'}
+    assert {p.name for p in folders} >= {'al_repro', 'data', 'strategies', 'papers', 'dal'}
     assert all((p/'__init__.py').exists() for p in folders)
 
 def test_metadata():
@@ -44,8 +44,10 @@ def test_sidebar_has_the_notebook_folders():
     sections = [o['section'] for o in quarto()['website']['sidebar']['contents'] if 'section' in o]
     contents = [o['contents'] for o in quarto()['website']['sidebar']['contents'] if 'section' in o]
     assert contents == [f'{o}/*.ipynb' for o in sections]
-    assert tuple(sections) == nb.FOLDERS
-    assert {p.parent.name for p in nb.notebooks() if p.parent != ROOT/'nbs'} == set(sections)
+    found = {p.parent.relative_to(ROOT/'nbs').as_posix() for p in nb.notebooks()} - {'.'}
+    assert found == set(sections)
+    modules = {p.parent.relative_to(ROOT/'al_repro').as_posix() for p in (ROOT/'al_repro').rglob('[a-z]*.py')} - {'.'}
+    assert modules == found - {'tutorials', 'papers'}
 
 def test_pages_have_different_names():
     pages = [(p.parent, re.sub(r'^\d+[a-z]*_', '', p.name)) for p in nb.notebooks()]
@@ -59,9 +61,9 @@ def test_quarto_settings_agree():
     assert (ROOT/'nbs'/'_quarto.yml').resolve() == (ROOT/'_quarto.yml').resolve()
 
 def test_verdicts_are_styled_on_the_site_as_in_the_report():
-    from al_repro.experiments.report import CSS, SHARED, badge
+    from al_repro.show.report import CSS, SHARED, badge
     assert SHARED in CSS
-    assert SHARED.strip() in (ROOT/'nbs'/'styles.css').read_text(encoding='utf-8'), 'copy SHARED of experiments/05_report.ipynb into nbs/styles.css'
+    assert SHARED.strip() in (ROOT/'nbs'/'styles.css').read_text(encoding='utf-8'), 'copy SHARED of show/10_report.ipynb into nbs/styles.css'
     kinds = {re.search(r'badge (\w+)', badge(v))[1] for v in ('reproduced', 'not reproduced', 'undecided', 'not run')}
     for k in kinds: assert re.search(rf'\.badge\.{k} {{ color: #\w+; background: #\w+; }}', SHARED) # Bootstrap's .badge is white on nothing
 
@@ -152,17 +154,17 @@ def test_links_of_the_pages_are_followed(tmp_path):
 def test_marked_cells_wait_for_the_switch(lines, wrong): assert bool(nb.marked_problem(cell(*lines))) is wrong
 
 def opening(install, *more, badge=None, last=nb.colab.LAST):
-    "Cells of a notebook nbs/core/x.ipynb"
+    "Cells of a notebook nbs/data/x.ipynb"
     slug, _, branch = nb.address()
-    badge = badge or nb.colab.badge(slug, branch, 'nbs/core/x.ipynb')
+    badge = badge or nb.colab.badge(slug, branch, 'nbs/data/x.ipynb')
     md = lambda s: SimpleNamespace(cell_type='markdown', source=s)
     code = [SimpleNamespace(cell_type='code', source=o) for o in (install, *more, last)]
-    return [SimpleNamespace(cell_type='code', source='#| default_exp core.x'), md('# X'), md(badge), *code]
+    return [SimpleNamespace(cell_type='code', source='#| default_exp data.x'), md('# X'), md(badge), *code]
 
 def test_what_stands_at_the_top_and_at_the_end():
-    slug, path, test = nb.address()[0], 'nbs/core/x.ipynb', 'from fastcore.test import test_eq'
+    slug, path, test = nb.address()[0], 'nbs/data/x.ipynb', 'from fastcore.test import test_eq'
     plain, tests, keras, dev = (nb.colab.install(slug, path, *o) for o in ([], ['', True], ['keras'], ['dev']))
-    wrong = lambda *cells, marks=(), **kw: len(nb.opening_problems(ROOT/path, opening(*cells, **kw), set(marks)))
+    wrong = lambda *cells, marks=(), **kw: len(nb.opening_problems(ROOT/path, opening(*cells, **kw), {*marks, 'default_exp'}))
     good = wrong(plain), wrong(tests, test), wrong(keras), wrong(plain, nb.colab.SWITCH, marks=['slow'])
     assert good == (0, 0, 0, 0)
     ends = wrong(plain, last='import nbdev; nbdev.nbdev_export()'), wrong(plain, badge='[![x](y)](z)')
@@ -171,7 +173,7 @@ def test_what_stands_at_the_top_and_at_the_end():
 
 def run_alone(folder, *code):
     "What `tools/nb.py colab` does with a notebook of these cells, where the package holds one number"
-    (folder/'clone'/'nbs'/'core').mkdir(parents=True)
+    (folder/'clone'/'nbs'/'data').mkdir(parents=True)
     (folder/'clone'/'settings.ini').touch()
     with zipfile.ZipFile(folder/'x.whl', 'w') as z: z.writestr('al_repro/__init__.py', 'number = 7')
     cells = [dict(cell_type='code', source=o) for o in code]
@@ -180,7 +182,7 @@ def run_alone(folder, *code):
 
 @pytest.mark.parametrize('clone', [False, True])
 def test_a_notebook_runs_alone(tmp_path, clone):
-    install = nb.colab.install('a/b', 'nbs/core/x.ipynb', clone=clone)
+    install = nb.colab.install('a/b', 'nbs/data/x.ipynb', clone=clone)
     where = 'import os; assert os.getcwd().count("al_repro_clone") == ' + str(int(clone))
     used = 'import al_repro', 'assert al_repro.number == 7'
     assert run_alone(tmp_path, install, *used, where, nb.colab.SWITCH, 'if RUN_SLOW: 1/0', nb.colab.LAST) is None
@@ -189,7 +191,7 @@ def test_a_notebook_runs_alone(tmp_path, clone):
     ('import nbdev; nbdev.nbdev_export()', 'ModuleNotFoundError'), ('open("../../settings.ini")', 'FileNotFoundError'),
     ('1/0', 'ZeroDivisionError'), ('import keras', 'ModuleNotFoundError')])
 def test_what_only_works_here_fails_alone(tmp_path, code, error):
-    log = run_alone(tmp_path, nb.colab.install('a/b', 'nbs/core/x.ipynb'), code)
+    log = run_alone(tmp_path, nb.colab.install('a/b', 'nbs/data/x.ipynb'), code)
     assert error in log and f'code cell 1 of {tmp_path/"x.ipynb"} failed' in log
 
 def test_a_clone_is_not_nested(tmp_path):

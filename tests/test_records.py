@@ -7,16 +7,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 import numpy as np
 import pytest
-from al_repro.core.data import load
-from al_repro.core.pretext import Pretext
-from al_repro.core.query import REGISTRY, Spec, known
-from al_repro.core.train import LATER, Recipe
-from al_repro.experiments.protocols import Protocol, from_json, protocols
-from al_repro.experiments.records import (helpers, identity, load_records, pack_ids, path_of, picks, read_json, rounds_of, stale_reason,
+from al_repro.data.catalog import load
+from al_repro.models.pretext import Pretext
+from al_repro.query.query import REGISTRY, Spec, known
+from al_repro.models.train import LATER, Recipe
+from al_repro.runs.protocol import Protocol, from_json, protocols
+from al_repro.runs.records import (helpers, identity, load_records, pack_ids, path_of, picks, read_json, rounds_of, stale_reason,
                                           table, unpack_ids, versions, write_json)
-from al_repro.experiments.runner import replay, run, same_run
-from al_repro.experiments.studies import Study, run_study, study_records
-from al_repro.experiments.summary import left_out_lines, open_records, sources_of
+from al_repro.runs.runner import replay, run, same_run
+from al_repro.runs.study import Study, run_study, study_records
+from al_repro.show.summary import left_out_lines, open_records, sources_of
 
 COMMITTED = Path(__file__).resolve().parent/'records'
 SMOKE = protocols('dal', 'digits', 'smoke')[0]
@@ -242,7 +242,7 @@ def measure(seed, out):
     time.sleep(600)
 """
 LONG = """
-from al_repro.experiments.studies import Study, run_study
+from al_repro.runs.study import Study, run_study
 if __name__ == '__main__':
     import signal, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,10 +3,10 @@ import copy, importlib.util, json
 from pathlib import Path
 import numpy as np
 import pytest
-from al_repro.core.query import REGISTRY, Spec, by_score
-from al_repro.experiments.protocols import protocols
-from al_repro.experiments.records import load_records
-from al_repro.experiments.runner import run
+from al_repro.query.query import REGISTRY, Spec, by_score
+from al_repro.runs.protocol import protocols
+from al_repro.runs.records import load_records
+from al_repro.runs.runner import run
 
 HERE = Path(__file__).resolve().parent
 spec = importlib.util.spec_from_file_location('rerun_tool', HERE.parent/'tools'/'rerun.py')

@@ -6,12 +6,12 @@ import errno, json, os, random, shutil, signal, subprocess, sys, time, traceback
 from dataclasses import replace
 from pathlib import Path
 import pytest, torch
-from al_repro.core.data import load
-from al_repro.core.query import REGISTRY, Spec
-from al_repro.experiments import records
-from al_repro.experiments.protocols import protocols
-from al_repro.experiments.records import identity, load_records, path_of, read_json, table
-from al_repro.experiments.runner import run, same_run
+from al_repro.data.catalog import load
+from al_repro.query.query import REGISTRY, Spec
+from al_repro.runs import records
+from al_repro.runs.protocol import protocols
+from al_repro.runs.records import identity, load_records, path_of, read_json, table
+from al_repro.runs.runner import run, same_run
 
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='kill -9, process groups and fork')
 

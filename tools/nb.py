@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run, check and publish the notebooks, by nbdev's own rules.
 
-    python tools/nb.py run nbs/core/00_data.ipynb   # execute in place, then clean
+    python tools/nb.py run nbs/data/08_catalog.ipynb   # execute in place, then clean
     python tools/nb.py readme                       # README.md from nbs/index.ipynb
     python tools/nb.py links --set-repo https://github.com/someone/al_repro
     python tools/nb.py check                        # everything a commit must satisfy
@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'tools'))
 import colab, docs
 
-FOLDERS = 'core', 'strategies', 'experiments', 'repro', 'tutorials'
 MAX_LINES = 40          # of a code cell
 os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
 for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v) # waiting threads that spin slow a busy machine, those that sleep at once an idle one
@@ -345,13 +344,17 @@ def marked_problem(cell):
     guarded = len(tree) == 1 and isinstance(tree[0], ast.If) and not tree[0].orelse
     return None if guarded and ast.unparse(tree[0].test) == test else f'is marked, so all of it stands under `if {test}:`'
 
+def is_page(path, marks):
+    "Does the notebook at `path` read the project's files, so that it needs a clone? Those that export nothing do, tutorials apart"
+    return 'default_exp' not in marks and path.parent.name != 'tutorials'
+
 def opening_problems(path, cells, marks):
     "What keeps a notebook from running alone on Colab: badge, install cell, switch, last cell; `marks` are its flags"
     slug, _, branch = address()
     top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:4] + ['']*4
     code = [c.source for c in cells if c.cell_type == 'code']
     fastcore = any(re.search(r'(?m)^\s*(from|import) fastcore\b', o) for o in code)
-    extra, clone = colab.kind_of(top[2]) or ('', path.parent.name in ('nbs', 'repro'))
+    extra, clone = colab.kind_of(top[2]) or ('', is_page(path, marks))
     badge, install = colab.badge(slug, branch, rel(path)), colab.install(slug, rel(path), extra, fastcore, clone)
     foreign = set(filter(None, extra.split(','))) - set(colab.EXTRAS)
     res = []

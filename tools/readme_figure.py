@@ -10,10 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from matplotlib import pyplot as plt
-from al_repro.experiments.claims import base_name
-from al_repro.experiments.effects import fresh
-from al_repro.experiments.figures import curve_gap, learning_curves
-from al_repro.experiments.records import table
+from al_repro.evidence.claims import base_name
+from al_repro.evidence.effects import fresh
+from al_repro.show.curves import curve_gap, learning_curves
+from al_repro.runs.records import table
 
 FOLDER, IMAGE = 'results/dal-q100-mnist-quick', 'nbs/images/dal_mnist_q100.png'
 

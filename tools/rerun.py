@@ -30,7 +30,7 @@ def seconds_of(record):
 
 def cells(folder, seed, protocol=None, strategy=None):
     "Finished, fresh records of one seed, the cheapest first; and why others of that seed are left out"
-    from al_repro.experiments.records import load_records, stale_reason
+    from al_repro.runs.records import load_records, stale_reason
     found, left = [], collections.Counter()
     for r in load_records(folder)[0]:
         p = r['protocol']
@@ -44,7 +44,7 @@ def cells(folder, seed, protocol=None, strategy=None):
 
 def folder_of(record):
     "The name of a record's protocol folder"
-    from al_repro.experiments.protocols import from_json
+    from al_repro.runs.protocol import from_json
     return from_json(record['protocol']).folder
 
 def key_of(cell):
@@ -62,13 +62,13 @@ def head(record):
 @functools.lru_cache(2)
 def data_of(name, root, size):
     "A data set; folder:NAME lies in the folder of data sets"
-    from al_repro.core.data import load
+    from al_repro.data.catalog import load
     if not name.startswith('folder:'): return load(name, root, size)
     return load(f'folder:{Path(root or ".")/name.removeprefix("folder:")}', root, size)
 
 def difference(old, new):
     "Of one round: how many picks differ, whether only in their order, and by how much the accuracy does"
-    from al_repro.experiments.records import unpack_ids
+    from al_repro.runs.records import unpack_ids
     a, b = (unpack_ids(r['picks']) for r in (old, new))
     if len(a) != len(b): return dict(picks=max(len(a), len(b)), order=False, accuracy=None)
     odd = len(np.setdiff1d(a, b))
@@ -87,7 +87,7 @@ class Tied(Exception): "A batch that hangs on ties."
 @contextlib.contextmanager
 def ties_to_smaller_ids():
     "Queries whose priorities are the ids themselves"
-    from al_repro.core.query import Query
+    from al_repro.query.query import Query
     own = Query.ties_of
     Query.ties_of = lambda self, ids, all_run=False: np.asarray(ids, np.int64)
     try: yield
@@ -113,8 +113,9 @@ def asked_twice(select_many, recorded, reordered):
 @contextlib.contextmanager
 def watched(record):
     "The runner with `asked_twice` in it"
-    from al_repro.experiments import runner, starts
-    from al_repro.experiments.records import rounds_of
+    from al_repro.runs import runner
+    from al_repro.runs import starts
+    from al_repro.runs.records import rounds_of
     recorded, reordered = {tuple(ids.tolist()) for ids in rounds_of(record)}, []
     own = runner.select_many
     runner.select_many = starts.select_many = asked_twice(own, recorded, reordered)
@@ -124,10 +125,10 @@ def watched(record):
 def rerun(record, out, root):
     "One cell afresh, up to the first batch that hangs on ties; a row for the JSON"
     import torch
-    from al_repro.core.query import Spec
-    from al_repro.experiments.protocols import from_json
-    from al_repro.experiments.records import identity, path_of, read_json
-    from al_repro.experiments.runner import run_group
+    from al_repro.query.query import Spec
+    from al_repro.runs.protocol import from_json
+    from al_repro.runs.records import identity, path_of, read_json
+    from al_repro.runs.runner import run_group
     torch.set_num_threads(1)
     began, p = time.perf_counter(), from_json(record['protocol'])
     spec = Spec.make(record['spec']['name'], **record['spec']['options'])
@@ -149,9 +150,9 @@ def attempt(record, out, root):
 
 def prepare(record, root):
     "Train the features that a cell reads before any worker asks for them, so that no two do it at once"
-    from al_repro.experiments.protocols import from_json
-    from al_repro.experiments.runner import one_thread
-    from al_repro.experiments.starts import assets_of, made
+    from al_repro.runs.protocol import from_json
+    from al_repro.runs.runner import one_thread
+    from al_repro.runs.starts import assets_of, made
     p = from_json(record['protocol'])
     if not p.pretext: return
     data = data_of(record['protocol']['data'], root, p.size)
@@ -179,12 +180,12 @@ def read_rows(path):
 
 def write_rows(path, rows):
     "So that the file always holds a whole version"
-    from al_repro.experiments.records import write_json
+    from al_repro.runs.records import write_json
     if path: write_json(Path(path), rows)
 
 def finished(records, a, out):
     "Rows as the cells end; no new cell begins after the deadline"
-    from al_repro.experiments.workers import deaf, processes
+    from al_repro.runs.workers import deaf, processes
     until, waiting, running = time.time() + 3600*a.limit_hours, list(records), set()
     with processes(a.workers, 'finished cells are written') as pool:
         while waiting or running:

@@ -11,9 +11,9 @@ import math
 import numpy as np, torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
-from ..core.arrays import first_best
-from ..core.checks import check_number, check_whole
-from ..core.query import check_finite, strategy
+from ..select.arrays import first_best
+from ..checks import check_number, check_whole
+from ..query.query import check_finite, strategy
 
 # %% ../../nbs/strategies/64_activeft.ipynb #c0de5501
 def few(points, most=2**24): # int

@@ -9,11 +9,11 @@ __all__ = ['CHOICES', 'CLUSTERED', 'two_nearest', 'cluster_distance_difference',
 # %% ../../nbs/strategies/60_bal.ipynb #dddc1171
 import functools, hashlib, math
 import numpy as np
-from ..core.checks import check_number, check_whole
-from ..core.arrays import check_finite, float_types, points_and_centers
-from ..core.kmeans import assign_distinct, weighted_kmeans
-from ..core.query import strategy
-from ..core.select import top_k
+from ..checks import check_number, check_whole
+from ..select.arrays import check_finite, float_types, points_and_centers
+from ..select.kmeans import assign_distinct, weighted_kmeans
+from ..query.query import strategy
+from ..select.kcenter import top_k
 from .uncertainty import entropy_score, least_confidence_score
 
 # %% ../../nbs/strategies/60_bal.ipynb #77972ac4

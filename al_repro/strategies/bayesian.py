@@ -10,9 +10,9 @@ __all__ = ['dbal_entropy', 'dbal_least_confidence', 'bald', 'mean_std', 'predict
 # %% ../../nbs/strategies/12_bayesian.ipynb #97ed9264
 import math
 import numpy as np
-from ..core.checks import check_whole
-from ..core.query import check_probs, strategy
-from ..core.select import top_k
+from ..checks import check_whole
+from ..query.query import check_probs, strategy
+from ..select.kcenter import top_k
 from .uncertainty import entropy_score, least_confidence_score
 
 # %% ../../nbs/strategies/12_bayesian.ipynb #640a26db

@@ -12,9 +12,9 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.spatial.distance import cdist, pdist, squareform
-from ..core.checks import check_number, check_whole
-from ..core.query import strategy
-from ..core.select import k_center
+from ..checks import check_number, check_whole
+from ..query.query import strategy
+from ..select.kcenter import k_center
 
 # %% ../../nbs/strategies/20_coreset.ipynb #5b4e1804
 @strategy('coreset', needs=('embeds', 'labelled'))

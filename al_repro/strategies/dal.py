@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
-from ..core.checks import check_number, check_whole
-from ..core.memory import by_parts, row_bytes, rows_that_fit
-from ..core.models import Net, Linear, init_weights
-from ..core.select import top_k
-from ..core.train import keep
-from ..core.query import check_pixels, guard, together, in_steps, select_many
+from ..checks import check_number, check_whole
+from ..models.memory import by_parts, row_bytes, rows_that_fit
+from ..models.nets import Net, Linear, init_weights
+from ..select.kcenter import top_k
+from ..models.train import keep
+from ..query.query import check_pixels, guard, together, in_steps, select_many
 
 # %% ../../nbs/strategies/30_dal.ipynb #6145ad34
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
-from ..core.checks import check_number, check_whole
-from ..core.contexts import plain_torch
-from ..core.memory import by_parts, row_bytes, rows_that_fit
-from ..core.outputs import check_gradients, logits_of
-from ..core.query import check_pixels, strategy
-from ..core.select import top_k
+from ..checks import check_number, check_whole
+from ..models.contexts import plain_torch
+from ..models.memory import by_parts, row_bytes, rows_that_fit
+from ..models.outputs import check_gradients, logits_of
+from ..query.query import check_pixels, strategy
+from ..select.kcenter import top_k
 
 # %% ../../nbs/strategies/14_dfal.ipynb #75ed9eec
 def _along(v, x): return v.reshape(-1, *[1]*(x.dim() - 1)) # (b,) numbers, to multiply the rows of x (b,...)

@@ -12,11 +12,11 @@ __all__ = ['CHOICES', 'largest_margin', 'KEPT_BYTES', 'shortlist', 'check_option
 import importlib.util, math
 import numpy as np
 from scipy.spatial.distance import cdist
-from ..core.checks import check_number
-from ..core.facility import facility_location
-from ..core.kmeans import assign_distinct, weighted_kmeans
-from ..core.query import by_score, strategy
-from ..core.select import top_k
+from ..checks import check_number
+from ..select.facility import facility_location
+from ..select.kmeans import assign_distinct, weighted_kmeans
+from ..query.query import by_score, strategy
+from ..select.kcenter import top_k
 from .uncertainty import entropy_score, margin_score
 
 # %% ../../nbs/strategies/50_diverse.ipynb #97415282

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
-from ..core.checks import check_whole
-from ..core.memory import LIMIT, by_parts, is_gpu_fault
-from ..core.models import Linear
-from ..core.contexts import as_caller, plain_torch
-from ..core.outputs import as_logits, check_gradients, logits_of
-from ..core.query import check_finite, check_pixels, guard, strategy
-from ..core.select import top_k
-from ..core.train import images
+from ..checks import check_whole
+from ..models.memory import LIMIT, by_parts, is_gpu_fault
+from ..models.nets import Linear
+from ..models.contexts import as_caller, plain_torch
+from ..models.outputs import as_logits, check_gradients, logits_of
+from ..query.query import check_finite, check_pixels, guard, strategy
+from ..select.kcenter import top_k
+from ..models.train import images
 
 # %% ../../nbs/strategies/16_egl.ipynb #36436d66
 def egl_last_layer_score(

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
-from ..core.checks import check_number, check_whole
-from ..core.memory import by_parts
-from ..core.models import MODELS, build_model, init_weights
-from ..core.outputs import chunk_rows
-from ..core.query import check_pixels, together
-from ..core.select import top_k
-from ..core.train import Diverged, images
+from ..checks import check_number, check_whole
+from ..models.memory import by_parts
+from ..models.nets import MODELS, build_model, init_weights
+from ..models.outputs import chunk_rows
+from ..query.query import check_pixels, together
+from ..select.kcenter import top_k
+from ..models.train import Diverged, images
 from .vaal import batches
 
 # %% ../../nbs/strategies/68_pal.ipynb #3b6380fb

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
-from ..core.checks import check_number, check_whole
-from ..core.models import Net, Linear, init_weights
-from ..core.query import check_finite, check_pixels, together
-from ..core.select import top_k
+from ..checks import check_number, check_whole
+from ..models.nets import Net, Linear, init_weights
+from ..query.query import check_finite, check_pixels, together
+from ..select.kcenter import top_k
 
 # %% ../../nbs/strategies/66_vaal.ipynb #a51306de
 def kl_normal(

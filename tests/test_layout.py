@@ -1,0 +1,49 @@
+"The shape of the package: imports lead downwards, and no line, module or function grows beyond what a person reads"
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT/'al_repro'
+LAYERS = 'checks', 'data', 'models', 'select', 'query', 'strategies', 'runs', 'evidence', 'show', 'papers', 'cli' # the lowest first
+
+def modules():
+    "Name of each module, without the package's own, and its path"
+    paths = (p for p in sorted(PACKAGE.rglob('*.py')) if p.name not in ('__init__.py', '_modidx.py'))
+    return {'.'.join(p.relative_to(PACKAGE).with_suffix('').parts): p for p in paths}
+
+MODULES = modules()
+
+def imported(name, path):
+    "The modules of the package that a module imports anywhere in it"
+    here = name.split('.')
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import): found = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ['al_repro', *here[:len(here) - node.level]] if node.level else []
+            parent = '.'.join([*base, *filter(None, [node.module])])
+            found = [f'{parent}.{a.name}' for a in node.names] + [parent]
+        else: continue
+        for full in found:
+            own = full.removeprefix('al_repro.')
+            if full.startswith('al_repro.') and own in MODULES and own != name: yield own
+
+ARROWS = {name: sorted(set(imported(name, path))) for name, path in MODULES.items()}
+
+def layer(name): return LAYERS.index(name.split('.')[0])
+
+def test_every_module_lies_in_a_layer(): assert {name.split('.')[0] for name in MODULES} == set(LAYERS)
+
+def test_imports_lead_downwards():
+    wrong = [f'{a} imports {b}' for a, found in ARROWS.items() for b in found if layer(b) > layer(a)]
+    assert not wrong, '\n'.join(wrong)
+
+def test_papers_know_nothing_of_each_other():
+    paper = lambda name: name.split('.')[1]
+    pairs = [(a, b) for a, found in ARROWS.items() for b in found if a.startswith('papers.') and b.startswith('papers.')]
+    assert not [f'{a} imports {b}' for a, b in pairs if paper(a) != paper(b)]
+
+def test_nothing_imports_itself_on_a_way_round():
+    left = {a: set(found) for a, found in ARROWS.items()}
+    while free := [a for a, found in left.items() if not found & left.keys()]:
+        for a in free: del left[a]
+    assert not left, f'circles among {sorted(left)}'
