@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LISTS', 'IDS', 'LABELS', 'EXAMPLES', 'split_strategies', 'specs_of', 'data_of', 'choose', 'again', 'device_of',
-           'strategy_lines', 'dataset_lines', 'protocol_lines', 'study_list', 'cmd_list', 'plan_lines', 'dry_run',
-           'why_left', 'cmd_reproduce', 'cmd_report', 'cmd_study', 'read_array', 'whole', 'read_lines', 'column',
-           'read_numbers', 'read_ids', 'read_labels', 'in_flags', 'labelled_of', 'cmd_select', 'above_zero', 'parser',
-           'plain', 'main']
+           'strategy_lines', 'dataset_lines', 'protocol_lines', 'study_list', 'paper_lines', 'cmd_list', 'plan_lines',
+           'dry_run', 'why_left', 'cmd_reproduce', 'cmd_report', 'cmd_study', 'read_array', 'whole', 'read_lines',
+           'column', 'read_numbers', 'read_ids', 'read_labels', 'in_flags', 'labelled_of', 'cmd_select', 'above_zero',
+           'parser', 'plain', 'main']
 
 # %% ../nbs/01_cli.ipynb #569704bf
 import argparse, inspect, os, re, shlex, sys, time
@@ -61,10 +61,10 @@ def choose(
     n=None, # rows to train on, where that matters
 ): # a list of `Protocol`s
     "The protocols that a name means; `ValueError` for an unknown name or scale, with the nearest suggested."
-    from al_repro.query.query import nearest
-    from al_repro.runs.protocol import EXPERIMENTS, experiment_of, protocols
+    from al_repro.checks import nearest
+    from al_repro.runs.paper import experiment_of, experiments, protocols
     first = experiment_of(name)
-    ps = protocols(first if first in EXPERIMENTS else name, data, scale, n)
+    ps = protocols(first if first in experiments() else name, data, scale, n)
     if found := [p for p in ps if name == first or fnmatchcase(p.name, name)]: return found
     names = [first, *(p.name for p in ps)]
     raise ValueError(f"protocol {name!r} is unknown for {data} at {scale}{nearest(name, names)}; known: {', '.join(names)}")
@@ -101,9 +101,10 @@ def dataset_lines(): # lines of text
 
 def protocol_lines(): # lines of text
     "Each protocol, below the command that runs it and its siblings."
-    from al_repro.runs.protocol import EXPERIMENTS, QUERIES, SCALES, protocols, training_of
-    for name in EXPERIMENTS:
-        for data, scale in [(d, s) for d in QUERIES for s in SCALES] if name in ('dal', 'diverse-minibatch', 'bal') else [('mnist', 'quick')]:
+    from al_repro.models.train import training_of
+    from al_repro.runs.paper import experiments, protocols
+    for name, experiment in experiments().items():
+        for data, scale in experiment.shown:
             flags = ''.join(f' --{k} {v}' for k,v,d in (('data', data, 'digits'), ('scale', scale, 'quick')) if v != d)
             yield f'  al_repro reproduce {name}{flags}'
             for p in protocols(name, data, scale):
@@ -113,10 +114,17 @@ def protocol_lines(): # lines of text
 # %% ../nbs/01_cli.ipynb #54070467
 def study_list(): # lines of text
     "Each study with its data, scales and seeds."
-    from al_repro.runs.study import STUDIES
-    return [f"  {s.name:18}{s.data or 'its own data':14}{', '.join(s.scales):20}{s.seeds} seeds; {s.about}" for s in STUDIES.values()]
+    from al_repro.runs.paper import studies
+    return [f"  {s.name:18}{s.data or 'its own data':14}{', '.join(s.scales):20}{s.seeds} seeds; {s.about}" for s in studies().values()]
 
-LISTS = dict(strategies=('  name                  needs            what it does, and its options', strategy_lines), datasets=('  name           what it is (--data)', dataset_lines),
+def paper_lines(): # lines of text
+    "Each paper with its experiments."
+    from al_repro.runs.paper import papers
+    for p in papers().values():
+        yield f"  {p.name:10}{p.cite}"
+        yield f"{'':12}reproduce {', '.join(e.name for e in p.experiments)}; {len(p.claims)} claims"
+
+LISTS = dict(papers=('  name      what it is', paper_lines), strategies=('  name                  needs            what it does, and its options', strategy_lines), datasets=('  name           what it is (--data)', dataset_lines),
              protocols=('  name (one alone: al_repro reproduce dal-q5 ...), below the command for all', protocol_lines),
              studies=('  name              data          scales', study_list))
 
@@ -130,7 +138,7 @@ def cmd_list(a):
 def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, rounds to do
     "What a `reproduce` will run, protocol by protocol; loads the data."
     from al_repro.data.catalog import load
-    from al_repro.runs.protocol import training_of
+    from al_repro.models.train import training_of
     from al_repro.runs.runner import place, todo
     from al_repro.runs.workers import usable_cores
     lines, total = [], 0
@@ -151,12 +159,12 @@ def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, r
 def dry_run(ps, specs, a, device):
     "Print runs, hours and bytes from a timed pilot; nothing is written."
     from al_repro.query.query import Spec
-    from al_repro.runs.protocol import smoke
+    from al_repro.runs.protocol import small_form
     from al_repro.data.catalog import load
     from al_repro.runs.runner import estimate
     from al_repro.runs.starts import made
     print('timing two rounds of each strategy ...', flush=True)
-    estimate([smoke(ps[0])], [Spec('random')], 1, a.root, device, 1, a.out) # the first round of a process is slower
+    estimate([small_form(ps[0])], [Spec('random')], 1, a.root, device, 1, a.out) # the first round of a process is slower
     rows = estimate(ps, specs, a.seeds, a.root, device, a.workers, a.out)
     cannot, rows = [r for r in rows if r['why']], [r for r in rows if not r['why']]
     print(*(f"cannot run: {r['strategy']} of {r['protocol']}: {r['why']}" for r in cannot), sep='\n', end='\n'*bool(cannot))

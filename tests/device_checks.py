@@ -15,7 +15,7 @@ from al_repro.models.pretext import TASKS, Pretext, learn
 from al_repro.query.query import build, known, select_many
 from al_repro.models.train import Recipe, fit
 from al_repro import cli
-from al_repro.runs.protocol import protocols
+from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
 from al_repro.runs.runner import run_group, same_run
 from al_repro.runs.starts import make_query

@@ -7,7 +7,7 @@ from al_repro.models.assets import asset_path, read_npz, write_npz
 from al_repro.data.catalog import load
 from al_repro import cli
 from al_repro.runs import starts
-from al_repro.runs.protocol import protocols
+from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records, read_json
 from al_repro.runs.runner import Stopped, run, run_group
 from al_repro.query.query import Spec

@@ -14,7 +14,7 @@ from al_repro.models.outputs import forward_pass
 from al_repro.models.pretext import NORMS, PAPER, learn
 from al_repro.models.train import NetTraining, fit, np_rng, run_epoch, stream_key, torch_rng
 from al_repro.papers.bal.protocols import GOES_ON, MAIN, PT4AL, departing
-from al_repro.runs.protocol import protocols
+from al_repro.runs.paper import protocols
 
 N, CLASSES, CLOSE = 16, 10, 1e-5
 

@@ -14,10 +14,10 @@ from al_repro.papers.dal.claims import DAL_CLAIMS
 from al_repro.papers.diverse.claims import DIVERSE_CLAIMS
 from al_repro.evidence.effects import runs
 from al_repro.evidence.verdicts import verdicts
-from al_repro.runs.protocol import protocols
+from al_repro.runs.paper import protocols
 from al_repro.evidence.scorecard import all_verdicts, in_short
 from al_repro.runs.study import measure_seed, Study
-from al_repro.show.verdicts import overall
+from al_repro.evidence.verdicts import overall
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 CLAIMS = {c.id: c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS, *BAL_CLAIMS)}

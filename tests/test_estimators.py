@@ -9,7 +9,8 @@ from al_repro.models.nets import ESTIMATORS, MODELS, Member, build_model, estima
 from al_repro.models.outputs import NoDropout, evaluate, outputs
 from al_repro.query.query import Spec
 from al_repro.models.train import LATER, Recipe, fit, np_rng
-from al_repro.runs.protocol import from_json, protocols
+from al_repro.runs.protocol import from_json
+from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, stale_reason, write_json
 from al_repro.runs.runner import one_thread, replay, run, run_group, same_run
 

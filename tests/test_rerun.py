@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from al_repro.query.query import REGISTRY, Spec, by_score
-from al_repro.runs.protocol import protocols
+from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
 from al_repro.runs.runner import run
 

@@ -9,7 +9,7 @@ import pytest, torch
 from al_repro.data.catalog import load
 from al_repro.query.query import REGISTRY, Spec
 from al_repro.runs import records
-from al_repro.runs.protocol import protocols
+from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, table
 from al_repro.runs.runner import run, same_run
 

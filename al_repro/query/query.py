@@ -6,7 +6,7 @@
 __all__ = ['ARRAYS', 'LABEL_FREE', 'OFF', 'SHAPES', 'REGISTRY', 'MissingInput', 'Arrays', 'ModelSource', 'Views', 'Query',
            'by_chunk', 'check_probs', 'check_finite', 'as_array', 'as_numbers', 'check_labels', 'run_seed_of',
            'check_device', 'check_arrays', 'check_generator', 'from_arrays', 'check_pixels', 'guard', 'strategy',
-           'together', 'select_many', 'by_score', 'in_steps', 'among', 'preselect', 'Spec', 'known', 'nearest', 'build',
+           'together', 'select_many', 'by_score', 'in_steps', 'among', 'preselect', 'Spec', 'known', 'build',
            'sample_arrays', 'tied_arrays', 'sample_model', 'renumbered', 'check_strategy']
 
 # %% ../../nbs/query/00_query.ipynb #b90cee9d
@@ -14,12 +14,12 @@ import difflib, functools, importlib, inspect, json, pkgutil, re
 from dataclasses import dataclass
 import numpy as np
 import torch
-from ..select.arrays import to_numpy
-from ..checks import BadArgument, check_number
-from ..models.contexts import CONTEXTS, global_state, inside, moved, other_seeds, plain_torch
+from ..checks import BadArgument, check_number, discover, nearest
 from ..data.pool import as_ids
-from ..select.kcenter import tie_priorities, top_k
+from ..models.contexts import CONTEXTS, global_state, inside, moved, other_seeds, plain_torch
 from ..models.train import stream_key
+from ..select.arrays import to_numpy
+from ..select.kcenter import tie_priorities, top_k
 
 # %% ../../nbs/query/00_query.ipynb #0ff19353
 ARRAYS = ('probs', 'embeds', 'mc', 'x', 'features', 'losses') # what a query can be given as arrays
@@ -421,15 +421,9 @@ class Spec:
 
 # %% ../../nbs/query/00_query.ipynb #290b42a0
 def known(): # dict name -> strategy
-    "All registered strategies, importing every module of `al_repro.strategies` first."
-    import al_repro.strategies as package
-    for m in pkgutil.iter_modules(package.__path__): importlib.import_module(f'{package.__name__}.{m.name}')
+    "All registered strategies, those of `al_repro.strategies` and of other packages imported first."
+    discover('al_repro.strategies')
     return dict(sorted(REGISTRY.items()))
-
-def nearest(name, choices): # ' did you mean ...?' or ''
-    "A suggestion for a misspelt name, if one is really near."
-    close = difflib.get_close_matches(str(name), list(choices), 1, .75)
-    return f"; did you mean {close[0]!r}?" if close else ''
 
 def build(
     spec, # a `Spec`, or its text

@@ -20,8 +20,10 @@ from ..models import train
 from ..data.files import digest, whole
 from ..models.nets import ESTIMATORS, Net, estimator
 from ..data.pool import as_ids
-from ..query.query import Spec, known, nearest
-from .protocol import LATER, Protocol, from_json, siblings
+from ..query.query import Spec, known
+from ..checks import nearest
+from .protocol import LATER, Protocol, from_json
+from .paper import siblings
 
 # %% ../../nbs/runs/04_records.ipynb #85e36a51
 FORMAT = 1

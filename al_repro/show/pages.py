@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['short_names', 'own_records', 'runs_of', 'left', 'text_table', 'counts_table', 'verdict_line', 'verdict_lines',
-           'hours_of', 'within', 'todo_lines', 'steps_of', 'step_seconds', 'cost_table']
+           'within', 'todo_lines', 'steps_of', 'step_seconds', 'cost_table']
 
 # %% ../../nbs/show/12_pages.ipynb #5e34422e
 import re, shlex, time
@@ -19,7 +19,7 @@ from .report import Html, html_table
 from ..runs.runner import one_thread
 from ..evidence.combine import HOW
 from ..evidence.plans import CAP
-from .verdicts import overall
+from ..evidence.verdicts import overall
 
 # %% ../../nbs/show/12_pages.ipynb #55339ac8
 def short_names(
@@ -89,21 +89,6 @@ def verdict_lines(
     said = t[t.written != ''].groupby('written', sort=False).claim.unique()
     days = [f'{", ".join(claims)}: {w}.' for w,claims in said.items()]
     return '\n'.join(map(verdict_line, t.itertuples())) + '\n\nWritten when? '*bool(days) + ' '.join(days)
-
-# %% ../../nbs/show/12_pages.ipynb #0c2d5014
-def hours_of(
-    done, # tidy table of finished runs
-    studies=None, # of `study_table`
-): # a function of (protocol, data, scale, strategy)
-    "Core hours of one run, or of one seed of a study, mean over the seeds that have finished it, NaN if none has; for `verdicts`."
-    def hours(protocol, data, scale, strategy):
-        if protocol.startswith('study-'):
-            if studies is None: return float('nan')
-            mine = studies[(studies.protocol == protocol) & (studies.data == data) & (studies.scale == scale)]
-            return mine.drop_duplicates('seed').seconds.mean()/3600
-        t = done[(done.protocol == protocol) & (done.data == data) & (done.scale == scale) & (done.strategy == strategy)]
-        return t[['seconds_fit', 'seconds_outputs', 'seconds_select']].sum(axis=1).groupby(t.seed).sum().mean()/3600
-    return hours
 
 # %% ../../nbs/show/12_pages.ipynb #cd0dd618
 def within(

@@ -234,10 +234,10 @@ def figure_html(draw, path, caption, alt):
     return tag('figure', tag('img', src=src, alt=f'{alt}. {caption}'), tag('figcaption', caption))
 
 def protocol_table(
-    protocol, # dict(name, rows=[dict(setting, paper, code, ours)])
+    protocol, # dict(name, rows=list of `Setting`s)
 ): # Html
     "The protocol in three columns: what the paper says, what its code does, what ran here."
-    rows = [[tag('strong', r['setting']), *(r.get(c, '') for c in ('paper', 'code', 'ours'))] for r in protocol['rows']]
+    rows = [[tag('strong', r.setting), r.paper, r.code, r.ours] for r in protocol['rows']]
     return html_table(['setting', 'paper', 'its code', 'ours'], rows, caption=protocol['name'])
 
 def section(name, table, picks, out, baseline='random'):
@@ -327,7 +327,7 @@ def write_report(
     table, # tidy table of `records.table`, any number of protocols
     picks=None, # frame with strategy, seed, round, id, label (and protocol, data, scale where there are several)
     verdicts_df=None, # frame of verdicts, see `claims`
-    protocols=(), # list of dict(name, rows=[dict(setting, paper, code, ours)])
+    protocols=(), # list of dict(name, rows=list of `Setting`s)
     repeat=None, # dict: commands, versions, device, data, …
     title='Active learning, repeated', # heading
     helpers=None, # frame that sums up the helpers' own training (e.g. DAL's discriminators)

@@ -7,14 +7,16 @@ __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT
            'PT4AL', 'PRETEXT', 'SIDE', 'DEPARTURES', 'QUICK', 'FAST', 'SMOKE', 'GRID', 'PARTS', 'PT4AL_CODE',
            'NETWORKS', 'VGG', 'SOURCES', 'TABLE_I', 'CODE', 'bought', 'bal_spec', 'like', 'compared', 'paper',
            'departing', 'quick', 'smoke', 'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext', 'network',
-           'normed', 'optimiser_of_round', 'decay', 'sources', 'ours']
+           'normed', 'optimiser_of_round', 'decay', 'sources', 'ours', 'columns']
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c0cda2bf
 from dataclasses import replace
-from ...models.pretext import NORMS, PAPER, TASKS, Pretext
+from ...data.catalog import DIGITS, family
+from ...models.pretext import NORMS, PAPER, Pretext, TASKS
+from ...models.train import LAST, Recipe, training_of
 from ...query.query import Spec
-from ...models.train import Recipe
-from ...runs.protocol import DIGITS, LAST, Protocol, family, training_of
+from ...runs.paper import Setting
+from ...runs.protocol import Protocol
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #06f19886
 ROWS = {'digits': DIGITS, 'mnist': 60_000, 'fashion-mnist': 60_000, 'cifar10': 50_000, 'cifar100': 50_000, 'svhn': 73_257, 'caltech101': 6941, 'tiny-imagenet': 100_000} # to label
@@ -196,3 +198,8 @@ def ours(p): # dict setting -> value, read off the protocol
         'optimiser': f'{r.optimizer} {r.lr:g}, batch {r.batch}' + f', momentum {r.momentum:g}'*bool(r.momentum), 'milestones': ', '.join(map(str, r.milestones)) or 'none', 'weight decay': decay(r), 'augmentation': ' and '.join(r.augment) or 'none',
         'weights kept': r.checkpoint, 'between rounds': 'goes on' if r.warm else 'afresh', 'optimiser of a round': optimiser_of_round(r), 'first batch': 'own for PT4AL, BAL and ActiveFT, else shared' if p.start == 'own' else 'shared', 'pretext task': f'{t.task}, {t.epochs} epochs, {t.lr:g}, batch {t.batch}', 'pretext network': network(t.model),
         'features': 'before the classifier, no image turned', 'clusters': 'as many as classes', 'starts of k-means': '10, of the run\'s own seed', 'balancing factor': ', '.join(sorted({f"{o['beta']:g}" for o in bals})) or '-', 'sampler': 'smallest maximal posterior', 'short pools': 'filled from the rest by the same sampler'}
+
+def columns(p): # list of `Setting`s
+    "A protocol beside its sources."
+    src = sources(p)
+    return [Setting(k, *src.get(k, ('-', '-')), v) for k, v in ours(p).items()]

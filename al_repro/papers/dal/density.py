@@ -9,7 +9,8 @@ __all__ = ['SHAPES', 'RUNS', 'ring', 'blobs', 'by_density', 'density_slope', 'ce
 # %% ../../../nbs/papers/dal/04_density.ipynb #5c85e9c6
 import numpy as np
 from ...select.arrays import first_best
-from ...query.query import Query, build, nearest, select_many, strategy
+from ...query.query import Query, build, select_many, strategy
+from ...checks import nearest
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #252c4e57
 def ring(

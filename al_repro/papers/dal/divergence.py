@@ -13,8 +13,9 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from ...query.query import Spec, build, select_many
 from ...models.train import keep_memory
-from ...runs.protocol import protocol_of
-from ...runs.runner import make_query, start_pool, train_round
+from .protocols import protocol_of
+from ...runs.starts import make_query, start_pool
+from ...runs.runner import train_round
 
 # %% ../../../nbs/papers/dal/08_divergence.ipynb #4a900e79
 def sign_gap(

@@ -10,8 +10,9 @@ from itertools import combinations
 import numpy as np
 from ...query.query import known
 from ...models.train import keep_memory
-from ...runs.protocol import protocol_of
-from ...runs.runner import make_query, start_pool, train_round
+from .protocols import protocol_of
+from ...runs.starts import make_query, start_pool
+from ...runs.runner import train_round
 from ...strategies.dal import Discriminator, discriminate
 
 # %% ../../../nbs/papers/dal/06_rankings.ipynb #ef70501a

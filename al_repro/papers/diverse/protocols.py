@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['BETAS', 'STRATEGIES', 'SPREAD', 'MODELS', 'CIFAR', 'DEPARTURES', 'SOURCES', 'BOTH', 'compared', 'on_mnist',
-           'on_cifar10', 'on_text', 'small', 'quick', 'smoke', 'make', 'make_code', 'sources', 'ours']
+           'on_cifar10', 'on_text', 'small', 'quick', 'smoke', 'make', 'make_code', 'sources', 'ours', 'columns']
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #ea48dbb9
 from dataclasses import replace
+from ...data.catalog import DIGITS, family
+from ...models.train import LAST, Recipe, training_of
 from ...query.query import Spec
-from ...models.train import Recipe
-from ...runs.protocol import DIGITS, LAST, Protocol, family, training_of
+from ...runs.paper import Setting
+from ...runs.protocol import Protocol
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #53090208
 BETAS = (10, 50)
@@ -102,3 +104,8 @@ def ours(p): # dict setting -> value, read off the protocol
         'pretrained': (r.weights or 'no') + ', frozen'*r.frozen, 'image size': f'{p.size} x {p.size}' if p.size else 'as it comes', 'optimiser': 'L-BFGS' if r.model == 'sklearn-logistic' else f'{r.optimizer} {r.lr:g}, batch {r.batch}', 'training': f'at most {r.epochs} steps' if r.model == 'sklearn-logistic' else f'at most {r.epochs} epochs' if r.model == 'sklearn-mlp' else training_of(r),
         'between rounds': 'goes on from the last weights' if r.warm else 'starts afresh', 'embedding': '100 components of the TF-IDF' if r.model == 'sklearn-logistic' else 'the layer of 128 units' if r.model == 'lenet' else 'the layer of 64 units', 'k-means': 'exact', 'preselection': 'smallest margin; largest_margin is the written preselection alone',
         'picks of a clustering': 'one row for each centre, all distinct, by assignment', 'beta': ', '.join(map(str, betas)) or 'none', 'FASS': 'compared' if any(s.name == 'fass' for s in p.strategies) else 'left out'}
+
+def columns(p): # list of `Setting`s
+    "A protocol beside its sources."
+    src = sources(p)
+    return [Setting(k, *src.get(k, ('-', '-')), v) for k, v in ours(p).items()]
