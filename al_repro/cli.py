@@ -34,7 +34,7 @@ def specs_of(
     ps, # the `Protocol`s they are meant for
 ): # a list of `Spec`s, or None for each protocol's own
     "Strategies by name; `ValueError` for unknown names or options, with the nearest suggested."
-    from al_repro.query.query import Spec, build
+    from al_repro.query.spec import Spec, build
     if text is None: return None
     own, specs = {}, []
     for s in (s for p in ps for s in p.strategies): own.setdefault(s.name, set()).add(s)
@@ -49,7 +49,8 @@ def specs_of(
 def data_of(name): # the data set's name, and its number of training rows where that matters
     "The folder's full path for folder:PATH; `ValueError` and `FileNotFoundError` as in `load`."
     if not name.startswith('folder:'): return name, None
-    from al_repro.data.catalog import folder_files, load
+    from al_repro.data.folders import folder_files
+    from al_repro.data.catalog import load
     path = Path(name[len('folder:'):]).expanduser().resolve()
     if not path.is_dir(): load(f'folder:{path}')
     return f'folder:{path}', len(folder_files(path)[0][0])
@@ -88,7 +89,7 @@ def device_of(name): # 'cpu' or 'cuda'
 # %% ../nbs/01_cli.ipynb #ed67e45d
 def strategy_lines(): # lines of text
     "Each strategy with what it needs, what it does and, below, its options with their defaults."
-    from al_repro.query.query import known
+    from al_repro.query.spec import known
     for name, s in known().items():
         options = [f'{p.name}={p.default}' for p in inspect.signature(s).parameters.values() if p.name not in ('query', 'queries', 'k')]
         yield f"  {name:22}{', '.join(s.needs) or '-':17}{s.line.splitlines()[0] if s.line else ''}"
@@ -96,12 +97,12 @@ def strategy_lines(): # lines of text
 
 def dataset_lines(): # lines of text
     "Each data set with its size."
-    from al_repro.data.catalog import DATASETS
+    from al_repro.data.dataset import DATASETS
     yield from (f'  {k:15}{v}' for k,v in DATASETS.items())
 
 def protocol_lines(): # lines of text
     "Each protocol, below the command that runs it and its siblings."
-    from al_repro.models.train import training_of
+    from al_repro.models.recipe import training_of
     from al_repro.runs.paper import experiments, protocols
     for name, experiment in experiments().items():
         for data, scale in experiment.shown:
@@ -138,7 +139,7 @@ def cmd_list(a):
 def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, rounds to do
     "What a `reproduce` will run, protocol by protocol; loads the data."
     from al_repro.data.catalog import load
-    from al_repro.models.train import training_of
+    from al_repro.models.recipe import training_of
     from al_repro.runs.runner import place, todo
     from al_repro.runs.workers import usable_cores
     lines, total = [], 0
@@ -158,7 +159,7 @@ def plan_lines(ps, specs, seeds, out, root, device, workers): # lines of text, r
 # %% ../nbs/01_cli.ipynb #d732ad62
 def dry_run(ps, specs, a, device):
     "Print runs, hours and bytes from a timed pilot; nothing is written."
-    from al_repro.query.query import Spec
+    from al_repro.query.spec import Spec
     from al_repro.runs.protocol import small_form
     from al_repro.data.catalog import load
     from al_repro.runs.runner import estimate
@@ -305,7 +306,8 @@ def labelled_of(a): # ids, class numbers or None
 
 def cmd_select(a):
     "Pick k ids with a strategy; write rank, id and score as CSV."
-    from al_repro.query.query import ARRAYS, Query, build
+    from al_repro.query.query import ARRAYS, Query
+    from al_repro.query.spec import build
     import numpy as np
     s = build(a.strategy)
     files = {k: getattr(a, k) for k in (*ARRAYS, 'labelled', 'labels') if getattr(a, k)}

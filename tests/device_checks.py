@@ -4,16 +4,17 @@ The device is false (falsecuda.py): no GPU is needed, and what a GPU would refus
 """
 import numpy as np, pytest, torch
 import falsecuda
-from al_repro.select import facility
-from al_repro.select import kmeans
-from al_repro.select import kcenter as select
-from al_repro.data.catalog import Dataset, load
+from al_repro.select import facility, kcenter, kmeans, topk
+from al_repro.data.dataset import Dataset
+from al_repro.data.catalog import load
 from al_repro.models.nets import MODELS, Member
 from al_repro.models.outputs import evaluate, outputs
 from al_repro.data.pool import Pool
 from al_repro.models.pretext import TASKS, Pretext, learn
-from al_repro.query.query import build, known, select_many
-from al_repro.models.train import Recipe, fit
+from al_repro.query.spec import build, known
+from al_repro.query.strategy import select_many
+from al_repro.models.recipe import Recipe
+from al_repro.models.train import fit
 from al_repro import cli
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
@@ -152,8 +153,8 @@ def points(device):
     return torch.cat([x, x[:20]]).to(device) # some of them twice
 
 KERNELS = dict(
-    k_center=lambda x: [select.k_center(x, 20), select.k_center(x, 9, x[:4]), select.cover_radius(x, x[:3])],
-    top_k=lambda x: [select.top_k(x[:,0], 4)],
+    k_center=lambda x: [kcenter.k_center(x, 20), kcenter.k_center(x, 9, x[:4]), kcenter.cover_radius(x, x[:3])],
+    top_k=lambda x: [topk.top_k(x[:,0], 4)],
     facility=lambda x: [facility.facility_location(x, 12), facility.coverage(x, [1, 2])],
     weighted_kmeans=lambda x: [kmeans.weighted_kmeans(x, 9, np.linspace(.1, 1, 320)).labels],
     lloyd=lambda x: [kmeans.lloyd(x, x[:5].clone()).labels],

@@ -10,7 +10,7 @@ from al_repro.runs import starts
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records, read_json
 from al_repro.runs.runner import Stopped, run, run_group
-from al_repro.query.query import Spec
+from al_repro.query.spec import Spec
 
 why = f'torch has no {", ".join(falsecuda.MISSING)}'
 needs_device = pytest.mark.skipif(bool(falsecuda.MISSING), reason=why)

@@ -9,10 +9,12 @@ from torch import nn
 from al_repro.models import nets as models
 from al_repro.models import pretext
 from al_repro.models.augment import view
-from al_repro.data.catalog import Dataset, load
+from al_repro.data.dataset import Dataset
+from al_repro.data.catalog import load
 from al_repro.models.outputs import forward_pass
 from al_repro.models.pretext import NORMS, PAPER, learn
-from al_repro.models.train import NetTraining, fit, np_rng, run_epoch, stream_key, torch_rng
+from al_repro.models.train import NetTraining, fit, run_epoch
+from al_repro.models.recipe import np_rng, stream_key, torch_rng
 from al_repro.papers.bal.protocols import GOES_ON, MAIN, PT4AL, departing
 from al_repro.runs.paper import protocols
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pandas as pd, pytest
 
-from al_repro.query.query import Spec
-from al_repro.runs import records
-from al_repro.runs import runner
+from al_repro.query.spec import Spec
+from al_repro.runs import records, runner
 from al_repro.papers.bal.claims import BAL_CLAIMS
 from al_repro.evidence.claims import Claim, MARGINS_SINCE, Part, base_name, written
 from al_repro.evidence.combine import HOW

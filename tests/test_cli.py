@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np, pytest
 from PIL import Image
-from al_repro.query.query import Query, REGISTRY, build, strategy
+from al_repro.query.query import Query
+from al_repro.query.strategy import REGISTRY, strategy
+from al_repro.query.spec import build
 from al_repro import cli
 from al_repro.runs.records import read_json, table
 from al_repro.runs.runner import run
@@ -339,7 +341,7 @@ def test_labels_in_any_file(one_in_each, arrays):
 
 def test_no_python_in_what_the_console_says(al, arrays):
     "Every strategy without what it needs: the flag is named, or that there is none; never a Python call"
-    from al_repro.query.query import known
+    from al_repro.query.spec import known
     for name in known():
         for given in (['--probs', 'p.npy'], ['--embeds', 'e.npy'], ['--probs', 'p.npy', '--embeds', 'e.npy', '--mc', 'm.npy', '--labelled', 'ids.txt']):
             code, out, err = al('select', *given, '--strategy', name, '--k', 3)

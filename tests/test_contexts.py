@@ -1,15 +1,16 @@
 "The same numbers inside whatever a caller has switched in torch and numpy, and all of it untouched afterwards"
 import numpy as np, pytest, torch
 from types import SimpleNamespace
-from al_repro.models import contexts
-from al_repro.models import outputs
-from al_repro.models import pretext
-from al_repro.select import kcenter as select
-from al_repro.models import train
+from al_repro.models import contexts, outputs, pretext
 from al_repro.models.contexts import CONTEXTS, global_state, inside, moved, other_seeds
-from al_repro.select.facility import coverage
-from al_repro.select.kmeans import lloyd
-from al_repro.query.query import Query, build, known, sample_arrays, sample_model
+from al_repro.models.recipe import Recipe
+from al_repro.models.train import fit
+from al_repro.select.facility import coverage, facility_location
+from al_repro.select.kcenter import cover_radius, k_center
+from al_repro.select.kmeans import assign_distinct, lloyd, weighted_kmeans
+from al_repro.query.query import Query
+from al_repro.query.spec import build, known
+from al_repro.query.contract import sample_arrays, sample_model
 
 MODES = [[mode, *(n for n in CONTEXTS if not n.startswith(('torch.no', 'torch.inf')))] for mode in ('torch.no_grad()', 'torch.inference_mode()')]
 EVERY = [[n] for n in CONTEXTS] + MODES
@@ -18,7 +19,7 @@ def images(n, seed): return torch.randint(0, 255, (n, 1, 12, 12), generator=torc
 DATA = SimpleNamespace(name='made up', x=images(40, 0), y=torch.arange(40) % 3, shape=(1, 12, 12), n_classes=3, x_test=images(9, 1), y_test=torch.arange(9) % 3)
 POINTS = np.random.default_rng(0).normal(size=(70, 5)).astype(np.float32)
 
-def fitted(model='lenet'): return train.fit(train.Recipe(model, epochs=2), DATA, [np.arange(20)], [3])
+def fitted(model='lenet'): return fit(Recipe(model, epochs=2), DATA, [np.arange(20)], [3])
 def trained():
     f = fitted()
     o, = outputs.outputs(f, DATA.x, [np.arange(40)])
@@ -29,9 +30,9 @@ def learned():
     l = pretext.learn(DATA, pretext.Pretext(model='lenet', epochs=1))
     return [l.features, l.losses, pretext.embed(l.net, DATA.x_test), pretext.image_losses(l.net, DATA.x, l.pretext)]
 def selected():
-    k = select.weighted_kmeans(POINTS, 4)
-    return [select.k_center(POINTS, 9), select.facility_location(POINTS, 9), k.centers, lloyd(POINTS, POINTS[:4]).centers,
-            select.assign_distinct(POINTS, k.centers), select.cover_radius(POINTS, POINTS[:3]), coverage(POINTS, [1, 2])]
+    k = weighted_kmeans(POINTS, 4)
+    return [k_center(POINTS, 9), facility_location(POINTS, 9), k.centers, lloyd(POINTS, POINTS[:4]).centers,
+            assign_distinct(POINTS, k.centers), cover_radius(POINTS, POINTS[:3]), coverage(POINTS, [1, 2])]
 
 @pytest.mark.parametrize('f', [trained, read_later, learned, selected])
 @pytest.mark.parametrize('names', EVERY, ids=[' '.join(n)[:40] for n in EVERY])

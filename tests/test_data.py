@@ -1,12 +1,15 @@
-"Readers of al_repro.data.catalog, on tiny files in the formats their publishers use."
+"Readers of data sets, on tiny files in the formats their publishers use."
 import os, pickle, struct, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
-from al_repro.data import catalog as D
-from al_repro.data.catalog import download, load
+from al_repro.data import images
+from al_repro.data.catalog import load
+from al_repro.data.dataset import data_root
+from al_repro.data.folders import pixels as read_pixels
+from al_repro.data.images import PLACES, download
 
 
 def pixels(*shape, seed=0): return np.random.RandomState(seed).randint(0, 256, shape, dtype=np.uint8)
@@ -164,11 +167,11 @@ def test_turned_and_transparent(tmp_path):
     a = pixels(8, 6, 3)
     exif = Image.Exif(); exif[0x0112] = 6 # the camera was turned: rotate by 90 degrees to see it upright
     path = save(tmp_path/'t.png', a, exif=exif)
-    assert (D._pixels(path, 'RGB')[0].permute(1, 2, 0).numpy() == np.rot90(a, -1)).all()
+    assert (read_pixels(path, 'RGB')[0].permute(1, 2, 0).numpy() == np.rot90(a, -1)).all()
     clear = np.zeros((4, 4, 4), np.uint8); clear[0, 0] = (10, 20, 30, 255)
-    x = D._pixels(save(tmp_path/'c.png', clear), 'RGB')[0]
+    x = read_pixels(save(tmp_path/'c.png', clear), 'RGB')[0]
     assert x[:, 0, 0].tolist() == [10, 20, 30] and x[:, 1, 1].tolist() == [255]*3
-    assert D._pixels(save(tmp_path/'la.png', np.dstack([clear[..., 0], clear[..., 3]])), 'L')[0, 0, :2, :2].tolist() == [[10, 255], [255, 255]]
+    assert read_pixels(save(tmp_path/'la.png', np.dstack([clear[..., 0], clear[..., 3]])), 'L')[0, 0, :2, :2].tolist() == [[10, 255], [255, 255]]
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp', 'gif'])
 def test_truncated(tmp_path, monkeypatch, suffix):
@@ -188,12 +191,12 @@ def test_no_test_image(tmp_path):
 def test_root(tmp_path, monkeypatch):
     monkeypatch.delenv('AL_REPRO_DATA', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    assert D.data_root() == tmp_path/'cache'/'al_repro'
+    assert data_root() == tmp_path/'cache'/'al_repro'
     monkeypatch.delenv('XDG_CACHE_HOME')
-    assert D.data_root() == Path.home()/'.cache'/'al_repro'
+    assert data_root() == Path.home()/'.cache'/'al_repro'
     monkeypatch.setenv('AL_REPRO_DATA', str(tmp_path/'env'))
-    assert D.data_root() == tmp_path/'env' and D.data_root(tmp_path) == tmp_path
-    for name in D._PLACES:
+    assert data_root() == tmp_path/'env' and data_root(tmp_path) == tmp_path
+    for name in PLACES:
         with pytest.raises(FileNotFoundError, match=f"no {name} at {tmp_path}/env.*\n.*download\\('{name}'\\)"): load(name)
     assert not (tmp_path/'env').exists() # looking leaves nothing behind
 
@@ -201,14 +204,14 @@ def test_download_arrives_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
     def broken(name, folder):
         write_cifar(folder, name)
         raise OSError('connection lost')
-    monkeypatch.setattr(D, '_fetch', broken)
+    monkeypatch.setattr(images, 'fetch', broken)
     with pytest.raises(OSError, match='connection lost'): download('cifar10', root=tmp_path/'r')
     assert list((tmp_path/'r').iterdir()) == []
-    monkeypatch.setattr(D, '_fetch', lambda name, folder: write_cifar(folder, name))
+    monkeypatch.setattr(images, 'fetch', lambda name, folder: write_cifar(folder, name))
     place = download('cifar10', root=tmp_path/'r')
     assert place == tmp_path/'r'/'cifar-10-batches-py' and (place/'test_batch').is_file()
     assert [p.name for p in (tmp_path/'r').iterdir()] == ['cifar-10-batches-py']
-    monkeypatch.setattr(D, '_fetch', broken)
+    monkeypatch.setattr(images, 'fetch', broken)
     assert download('cifar10', root=tmp_path/'r') == place and 'already there' in capsys.readouterr().out
 
 @pytest.mark.parametrize('name, kind', [('mnist', 'MNIST'), ('fashion-mnist', 'FashionMNIST'), ('cifar10', 'CIFAR10'),
@@ -216,14 +219,14 @@ def test_download_arrives_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
 def test_fetch_asks_torchvision(tmp_path, monkeypatch, name, kind):
     calls = []
     monkeypatch.setattr(f'torchvision.datasets.{kind}', lambda root, **kwargs: calls.append((Path(root), kwargs)))
-    D._fetch(name, tmp_path)
+    images.fetch(name, tmp_path)
     assert calls == ([(tmp_path/'svhn', dict(split=s, download=True)) for s in ('train', 'test')] if name == 'svhn'
                      else [(tmp_path, dict(download=True))])
 
 def test_fetch_tiny_imagenet(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr('torchvision.datasets.utils.download_and_extract_archive', lambda *a, **k: calls.append((a, k)))
-    D._fetch('tiny-imagenet', tmp_path)
+    images.fetch('tiny-imagenet', tmp_path)
     assert calls[0][0][1] == str(tmp_path) and len(calls[0][1]['md5']) == 32
 
 def test_import_stays_light():

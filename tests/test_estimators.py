@@ -7,8 +7,9 @@ import numpy as np, pytest, torch
 from al_repro.data.catalog import load
 from al_repro.models.nets import ESTIMATORS, MODELS, Member, build_model, estimator
 from al_repro.models.outputs import NoDropout, evaluate, outputs
-from al_repro.query.query import Spec
-from al_repro.models.train import LATER, Recipe, fit, np_rng
+from al_repro.query.spec import Spec
+from al_repro.models.recipe import LATER, Recipe, np_rng
+from al_repro.models.train import fit
 from al_repro.runs.protocol import from_json
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, stale_reason, write_json
@@ -51,8 +52,9 @@ def test_every_estimator_has_a_line_and_known_settings(name):
 
 SCRIPT = """
 import numpy as np, torch
-from al_repro.data.catalog import Dataset
-from al_repro.models.train import Recipe, fit
+from al_repro.data.dataset import Dataset
+from al_repro.models.recipe import Recipe
+from al_repro.models.train import fit
 g = torch.Generator().manual_seed(0)
 x, y = torch.randint(0, 255, (40, 1, 8, 8), generator=g, dtype=torch.uint8), torch.arange(40) % 4
 data, recipe = Dataset('made up', x, y, x, y, tuple('abcd')), Recipe({name!r}, steps=1, holdout=0, checkpoint='last')

@@ -1,7 +1,9 @@
 "What `Query.from_arrays` is given, and whether a copy is made of it: one table"
 import numpy as np, pandas as pd, pytest, torch
 from scipy import sparse
-from al_repro.query.query import Query, build, known, sample_arrays, sample_model
+from al_repro.query.query import Query
+from al_repro.query.spec import build, known
+from al_repro.query.contract import sample_arrays, sample_model
 
 PROBS = np.random.default_rng(0).dirichlet(np.ones(3), 12)
 NUMBERS = np.random.default_rng(1).normal(size=(12, 4)).round(2)

@@ -12,7 +12,7 @@ OPTIONS = dict(bal='cycles=3', dal='max_epochs=2, mini_queries=2', vaal='epochs=
 MORE = ['submodular(similarity=distance)', 'clustered(picks=nearest)', 'fass(f=nearest)', 'activeft(steps=2, form=separate)', 'bal(sampler=kmeans, cycles=3, beta=2)']
 
 def specs():
-    from al_repro.query.query import known
+    from al_repro.query.spec import known
     return [f'{s}({OPTIONS[s]})' if s in OPTIONS else s for s in known()] + MORE
 
 def arrays(n, d, c=10, seed=0):
@@ -42,7 +42,8 @@ def give_back():
 
 def rises(n, k, d): # (name, bytes, seconds) of each strategy, of everything that is not numpy's too
     import torch
-    from al_repro.query.query import Query, build
+    from al_repro.query.query import Query
+    from al_repro.query.spec import build
     torch.set_num_threads(1); give_back()
     small, a = arrays(200, d), arrays(n, d)
     for spec in specs(): build(spec)(Query.from_arrays(**small), 20) # what is imported or compiled stays
@@ -55,8 +56,7 @@ def rises(n, k, d): # (name, bytes, seconds) of each strategy, of everything tha
 
 def cut_down(share):
     "Hold that share of what may be held at once"
-    from al_repro.select import facility
-    from al_repro.select import kmeans
+    from al_repro.select import facility, kmeans
     from al_repro.strategies import diverse
     for module, name in ((diverse, 'KEPT_BYTES'), (facility, 'KEPT_BYTES'), (kmeans, 'DENSE'), (kmeans, 'SPARSE')):
         setattr(module, name, int(share*getattr(module, name)))

@@ -5,7 +5,9 @@ from al_repro.models.nets import Member, build_model
 from al_repro.models.outputs import evaluate, forward_pass, mc_pass
 from al_repro.models.pretext import embed
 from al_repro.query.query import Query
-from al_repro.models.train import Fitted, Recipe, val_hits
+from al_repro.models.loop import Fitted
+from al_repro.models.recipe import Recipe
+from al_repro.models.train import val_hits
 from al_repro.strategies import dfal, pal
 
 GIB = 2**30

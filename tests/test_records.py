@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from al_repro.data.catalog import load
 from al_repro.models.pretext import Pretext
-from al_repro.query.query import REGISTRY, Spec, known
-from al_repro.models.train import LATER, Recipe
+from al_repro.query.strategy import REGISTRY
+from al_repro.query.spec import Spec, known
+from al_repro.models.recipe import LATER, Recipe
 from al_repro.runs.protocol import Protocol, from_json
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import (helpers, identity, load_records, pack_ids, path_of, picks, read_json, rounds_of, stale_reason,

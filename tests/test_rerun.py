@@ -3,7 +3,8 @@ import copy, importlib.util, json
 from pathlib import Path
 import numpy as np
 import pytest
-from al_repro.query.query import REGISTRY, Spec, by_score
+from al_repro.query.strategy import REGISTRY, by_score
+from al_repro.query.spec import Spec
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
 from al_repro.runs.runner import run

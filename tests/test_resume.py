@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 import pytest, torch
 from al_repro.data.catalog import load
-from al_repro.query.query import REGISTRY, Spec
+from al_repro.query.strategy import REGISTRY
+from al_repro.query.spec import Spec
 from al_repro.runs import records
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, table

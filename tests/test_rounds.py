@@ -1,6 +1,8 @@
 "The loop that a person would write, for every strategy: `round` counts 0, 1, 2, ... whoever chose the first batch"
 import numpy as np, pytest
-from al_repro.query.query import Query, build, known, sample_arrays
+from al_repro.query.query import Query
+from al_repro.query.spec import build, known
+from al_repro.query.contract import sample_arrays
 
 CYCLES, K = 4, 5
 OPTIONS = dict(bal=f'cycles={CYCLES}', pt4al=f'cycles={CYCLES}', activeft='steps=5')
@@ -39,7 +41,7 @@ def test_all_that_read_round_are_here():
 @pytest.mark.parametrize('name', ['bal', 'pt4al'])
 def test_mini_queries_of_an_own_start(name):
     "What is only pretended to be labelled is no batch"
-    from al_repro.query.query import in_steps
+    from al_repro.query.strategy import in_steps
     a = sample_arrays()
     s = in_steps(build(f'{name}({OPTIONS[name]})'), 2)
     ids = s(Query.from_arrays(features=a['features'], losses=a['losses'], n_classes=4), 6)

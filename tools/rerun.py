@@ -113,8 +113,7 @@ def asked_twice(select_many, recorded, reordered):
 @contextlib.contextmanager
 def watched(record):
     "The runner with `asked_twice` in it"
-    from al_repro.runs import runner
-    from al_repro.runs import starts
+    from al_repro.runs import runner, starts
     from al_repro.runs.records import rounds_of
     recorded, reordered = {tuple(ids.tolist()) for ids in rounds_of(record)}, []
     own = runner.select_many
@@ -125,7 +124,7 @@ def watched(record):
 def rerun(record, out, root):
     "One cell afresh, up to the first batch that hangs on ties; a row for the JSON"
     import torch
-    from al_repro.query.query import Spec
+    from al_repro.query.spec import Spec
     from al_repro.runs.protocol import from_json
     from al_repro.runs.records import identity, path_of, read_json
     from al_repro.runs.runner import run_group

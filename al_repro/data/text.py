@@ -9,8 +9,9 @@ __all__ = ['Documents', 'TextDataset', 'text_dataset', 'newsgroups']
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-import numpy as np, torch
-from .catalog import Dataset, check_labels, data_root
+import numpy as np
+import torch
+from .dataset import check_labels, data_root, Dataset, dataset
 
 # %% ../../nbs/data/06_text.ipynb #5fdc61ce
 class Documents:
@@ -66,7 +67,8 @@ def text_dataset(
     return TextDataset(name, x, y, x_test, y_test, tuple(classes))
 
 # %% ../../nbs/data/06_text.ipynb #0332961a
-def newsgroups(root=None): # a `TextDataset`
+@dataset('newsgroups', "11,314 + 7,532 messages of 20 newsgroups as sparse rows of words and pairs; see data.text")
+def newsgroups(root=None, size=None): # a `TextDataset`; documents have no size
     "20 Newsgroups below `root`; `FileNotFoundError` saying what to run if it is not there."
     from sklearn.datasets import fetch_20newsgroups
     home = data_root(root)

@@ -10,7 +10,7 @@ __all__ = ['MARGINS', 'MARGINS_SINCE', 'OUTCOMES', 'margin_of', 'share_of_error'
 import math, re
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from ..query.query import Spec
+from ..query.spec import Spec
 from .combine import HOW
 from .effects import IN_WORDS, STATISTICS, said
 from .judge import KINDS, number_line

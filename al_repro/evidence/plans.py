@@ -8,13 +8,13 @@ __all__ = ['COMMAND', 'CAP', 'typed', 'study_command', 'typable', 'Plan', 'to_ty
 # %% ../../nbs/evidence/08_plans.ipynb #d7e878ef
 import math, shlex
 from dataclasses import dataclass, field
-from ..query.query import build, known
+from ..query.spec import build, known
 from .claims import base_name
 
 # %% ../../nbs/evidence/08_plans.ipynb #99f87733
 def typed(data): # str
     "What to type after --data for the data set of that name; a folder's path is the reader's own."
-    from al_repro.data.catalog import DATASETS
+    from al_repro.data.dataset import DATASETS
     return data if data in DATASETS else shlex.quote(f'folder:PATH/{data}')
 
 def study_command(

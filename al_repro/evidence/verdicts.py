@@ -17,7 +17,7 @@ from .effects import (
     _CELL, _differences, _NEEDS, effect, fresh, MIN_SEEDS, said, STATISTICS, UNITS)
 from .judge import AGAINST, judge, p_against, p_for, seeds_to_decide, seeds_to_fail
 from .plans import COMMAND, Plan
-from ..query.query import known
+from ..query.spec import known
 from ..runs.paper import siblings, three_columns
 
 # %% ../../nbs/evidence/10_verdicts.ipynb #78d65c54

@@ -11,7 +11,8 @@ import contextlib, copy, functools, math, random, warnings
 import numpy as np, torch
 from .contexts import seed_torch
 from .nets import estimator
-from .train import Fitted, run_training, stream_key
+from .loop import Fitted, run_training
+from .recipe import stream_key
 
 # %% ../../nbs/models/12_estimators.ipynb #82498042
 class Estimator:

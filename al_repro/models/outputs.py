@@ -13,7 +13,8 @@ from torch import nn
 from .contexts import as_caller, plain_torch
 from .memory import by_parts, is_gpu_fault, row_bytes, rows_that_fit
 from .nets import member
-from .train import images, torch_rng
+from .train import images
+from .recipe import torch_rng
 
 # %% ../../nbs/models/16_outputs.ipynb #55ec56bd
 def chunk_rows(

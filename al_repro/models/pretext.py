@@ -19,7 +19,8 @@ from .augment import check_augment, view
 from .memory import by_parts
 from .nets import INITS, MODELS, BatchNorm, Linear, build_model, check_channels, init_weights, normalised
 from .outputs import chunk_rows
-from .train import Diverged, images, set_rate
+from .loop import Diverged
+from .train import images, set_rate
 
 # %% ../../nbs/models/18_pretext.ipynb #be837d81
 TASKS = {

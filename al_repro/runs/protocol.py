@@ -9,7 +9,7 @@ __all__ = ['LATER', 'Protocol', 'from_json', 'small_form']
 import re
 from dataclasses import dataclass, fields, replace
 from ..models.pretext import Pretext
-from ..models.train import LAST, Recipe
+from ..models.recipe import LAST, Recipe
 
 # %% ../../nbs/runs/00_protocol.ipynb #1409487a
 LATER = ('start', 'pretext', 'validation')

@@ -15,12 +15,11 @@ from importlib import metadata
 from dataclasses import fields
 from pathlib import Path
 import numpy as np
-from ..models import pretext
-from ..models import train
+from ..models import pretext, recipe
 from ..data.files import digest, whole
 from ..models.nets import ESTIMATORS, Net, estimator
 from ..data.pool import as_ids
-from ..query.query import Spec, known
+from ..query.spec import Spec, known
 from ..checks import nearest
 from .protocol import LATER, Protocol, from_json
 from .paper import siblings
@@ -107,7 +106,7 @@ def shape_of(
     return {f.name + '?'*(f.name in later): shape(f) for f in fields(cls) if f.name not in ('strategies', 'seeds')}
 
 # %% ../../nbs/runs/04_records.ipynb #41f643e5
-PROTOCOL = shape_of(Protocol, LATER, recipe=shape_of(train.Recipe, train.LATER), pretext=shape_of(pretext.Pretext, pretext.LATER))
+PROTOCOL = shape_of(Protocol, LATER, recipe=shape_of(recipe.Recipe, recipe.LATER), pretext=shape_of(pretext.Pretext, pretext.LATER))
 ROUND = {'round': WHOLE, 'labelled': WHOLE, 'picks': LIST + DICT, 'classes?': [WHOLE], 'test_accuracy': NUMBER, 'val_accuracy': NUMBER + NONE, 'common_accuracy?': NUMBER, 'test_log_loss': NUMBER,
          'seconds': dict(fit=NUMBER, outputs=NUMBER, select=NUMBER), 'helpers': [{'epochs?': NUMBER + NONE, 'accuracy?': NUMBER + NONE}]}
 RECORD = {'protocol': PROTOCOL, 'spec': dict(name=TEXT, options=DICT), 'label': TEXT, 'seed': WHOLE, 'identity': TEXT, 'strategy_version': WHOLE, 'model_version': WHOLE,
@@ -134,7 +133,7 @@ def known_part(record): # the record
         own = {f.name for f in fields(cls)}
         unknown.extend(k for k in d if k not in own)
         return {k: v for k,v in d.items() if k in own}
-    p = part(p, Protocol) | dict(recipe=part(p['recipe'], train.Recipe)) | (dict(pretext=part(p['pretext'], pretext.Pretext)) if 'pretext' in p else {})
+    p = part(p, Protocol) | dict(recipe=part(p['recipe'], recipe.Recipe)) | (dict(pretext=part(p['pretext'], pretext.Pretext)) if 'pretext' in p else {})
     return record | dict(protocol=p, unknown_fields=unknown) if unknown else record
 
 def read_json(path): # the record, or None for a damaged file

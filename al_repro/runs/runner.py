@@ -18,7 +18,9 @@ from ..data.catalog import load
 from ..data.files import set_aside, writable
 from ..models.nets import ESTIMATORS, build_model, estimator
 from ..models.outputs import NoDropout, evaluate, forward_pass, outputs
-from ..query.query import LABEL_FREE, Spec, build, known, select_many
+from ..query.query import LABEL_FREE
+from ..query.spec import Spec, build, known
+from ..query.strategy import select_many
 from ..models.train import fit, keep_memory
 from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
 from .workers import CONTEXT, deaf, processes, start_worker, usable_cores

@@ -13,8 +13,9 @@ import numpy as np, torch
 from ..models.assets import about, asset_identity, asset_path, content_digest, prepare
 from ..models.nets import Member
 from ..data.pool import Pool
-from ..query.query import LABEL_FREE, ModelSource, Query, select_many
-from ..models.train import np_rng
+from ..query.query import LABEL_FREE, ModelSource, Query
+from ..query.strategy import select_many
+from ..models.recipe import np_rng
 
 # %% ../../nbs/runs/06_starts.ipynb #53926a10
 def rows_in_play(protocol, n, seed): # a Pool with nothing labelled

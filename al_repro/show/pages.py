@@ -11,8 +11,9 @@ import re, shlex, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from ..data.catalog import Dataset
-from ..models.train import fit, n_epochs
+from ..data.dataset import Dataset
+from ..models.train import fit
+from ..models.recipe import n_epochs
 from ..evidence.claims import own_label
 from ..runs.records import load_records, stale_reason, table
 from .report import Html, html_table

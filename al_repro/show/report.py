@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
-from . import curves as figures
+from . import curves
 from ..evidence.effects import aulc, effect
 from ..evidence.combine import HOW
 from ..evidence.plans import to_type
@@ -83,10 +83,10 @@ def finding(
     said = []
     for s, r in others.iterrows():
         value, unit = num(r['diff'], 1, True), ' points of AULC' if not said else ''
-        if r.pairs < figures.FEW: said.append(f'{s} minus {baseline}: {value}{unit}, n={r.pairs:.0f}, a description only'); continue
+        if r.pairs < curves.FEW: said.append(f'{s} minus {baseline}: {value}{unit}, n={r.pairs:.0f}, a description only'); continue
         verb = f'leads {baseline} by' if r.low > 0 else f'trails {baseline} by' if r.high < 0 else f'is not told apart from {baseline}:'
         said.append(f'{s} {verb} {value}{unit} [{num(r.low)}, {num(r.high)}], n={r.pairs:.0f}')
-    return '; '.join(said) + (' (95 % t intervals of paired differences).' if others.pairs.max() >= figures.FEW else '.')
+    return '; '.join(said) + (' (95 % t intervals of paired differences).' if others.pairs.max() >= curves.FEW else '.')
 
 # %% ../../nbs/show/10_report.ipynb #0d663a16
 SHARED = '''
@@ -158,8 +158,8 @@ def gap_caption(table, baseline='random'):
     table = as_lines(table)
     wide = 100 * table[table.line == table.strategy.astype(str)].pivot(index='seed', columns=['strategy', 'labelled'], values='test_accuracy')
     n, said = len(wide[baseline].dropna(how='all')), []
-    few = f'; with n={n} it says next to nothing, and is cut where it leaves the axis.' if n < figures.FEW else ''
-    for s in figures._by_use(wide.columns.unique('strategy')):
+    few = f'; with n={n} it says next to nothing, and is cut where it leaves the axis.' if n < curves.FEW else ''
+    for s in curves._by_use(wide.columns.unique('strategy')):
         if s == baseline: continue
         gap = (wide[s] - wide[baseline]).mean().dropna()
         if len(gap): said.append(f'{s} {num(gap[(at := gap.abs().idxmax())], 1, True)} at {at} labels, {num(gap.iloc[-1], 1, True)} at {gap.index[-1]}')
@@ -168,13 +168,13 @@ def gap_caption(table, baseline='random'):
 def picks_caption(picks):
     "The class each strategy asks for most."
     share = 100 * picks.groupby('strategy').label.value_counts(normalize=True)
-    said = [f'{s} class {share[s].idxmax()} ({num(share[s].max(), 0)} %)' for s in figures._by_use(picks.strategy.unique())]
+    said = [f'{s} class {share[s].idxmax()} ({num(share[s].max(), 0)} %)' for s in curves._by_use(picks.strategy.unique())]
     return 'Class asked for most: ' + '; '.join(said) + f'. An even share is {num(100 / picks.label.nunique(), 0)} %.'
 
 def entropy_caption(picks):
     "Mean class entropy of a batch, per strategy."
-    mean = figures.class_entropy(picks).groupby('line').mean()
-    said = [f'{s} {num(mean[s], 2)}' for s in figures._by_use(mean.index)]
+    mean = curves.class_entropy(picks).groupby('line').mean()
+    said = [f'{s} {num(mean[s], 2)}' for s in curves._by_use(mean.index)]
     return ('Mean class entropy of a batch in nats: ' + '; '.join(said) + '. The lower, the fewer classes in a batch; small batches are '
             'below the dashed line whatever the strategy, so compare with random.')
 
@@ -182,8 +182,8 @@ def seconds_caption(table):
     "The cheapest and the dearest run, and where selection weighs most; unfinished runs count only if there are no others."
     table = as_lines(table)
     if (fresh := table.line == table.strategy.astype(str)).any(): table = table[fresh]
-    parts = table.groupby(['line', 'seed'])[[f'seconds_{p}' for p in figures.PARTS]].sum().groupby('line').mean()
-    parts = parts.loc[figures._by_use(parts.index)]
+    parts = table.groupby(['line', 'seed'])[[f'seconds_{p}' for p in curves.PARTS]].sum().groupby('line').mean()
+    parts = parts.loc[curves._by_use(parts.index)]
     total = parts.sum(axis=1)
     share = (100 * parts.seconds_select / total.where(total > 0)).fillna(0)
     return (f'A run takes {total.min():.3g} s ({total.idxmin()}) to {total.max():.3g} s ({total.idxmax()}); '
@@ -201,9 +201,9 @@ def summary(
         counted = g[g.done.astype(bool) & ~g.stale.astype(bool)]
         seeds = (counted if len(counted) else g).groupby('strategy').seed.nunique()
         span = f'{seeds.min()}' if seeds.min() == seeds.max() else f'{seeds.min()} to {seeds.max()}'
-        parts.append(f'{protocol} on {data} at scale {scale} ({", ".join(figures._by_use(seeds.index))}; {count(span, "seed")}; '
+        parts.append(f'{protocol} on {data} at scale {scale} ({", ".join(curves._by_use(seeds.index))}; {count(span, "seed")}; '
                      f'{g.labelled.min()} to {g.labelled.max()} labels)')
-    minutes = table[[f'seconds_{p}' for p in figures.PARTS]].sum().sum() / 60
+    minutes = table[[f'seconds_{p}' for p in curves.PARTS]].sum().sum() / 60
     left = int((runs.stale.astype(bool) | ~runs.done.astype(bool)).sum())
     spent = 'under 1 minute' if minutes < .5 else count(f'{minutes:,.0f}', 'minute')
     text = f'{count(len(runs), "run")}: ' + '; '.join(parts) + f'. Computing time: {spent} on {" and ".join(sorted(map(str, table.device.unique())))}.'
@@ -228,7 +228,7 @@ def figure_html(draw, path, caption, alt):
     "Draw, save as PNG and SVG, embed; a figure that cannot be drawn becomes the reason why."
     try: fig, caption = draw().figure, caption()
     except (ValueError, KeyError) as e: return tag('p', f'{alt}: not drawn. {e}', class_='note')
-    png = figures.save(fig, path)[0]
+    png = curves.save(fig, path)[0]
     plt.close(fig)
     src = 'data:image/png;base64,' + base64.b64encode(png.read_bytes()).decode()
     return tag('figure', tag('img', src=src, alt=f'{alt}. {caption}'), tag('figcaption', caption))
@@ -246,12 +246,12 @@ def section(name, table, picks, out, baseline='random'):
     rows = [[s, num(r['mean'], 2), num(r.sd, 2), f'{r.n:.0f}', f'{num(r["diff"], 2, True)} [{num(r.low, 2)}, {num(r.high, 2)}]' if r.pairs else '–',
              f'{r.pairs:.0f}' if r.pairs else '–'] for s, r in ranks.iterrows()]
     curves = lambda: f'{finding(ranks, baseline)} Band: 10th to 90th percentile of the seeds.'
-    figs = [figure_html(lambda: figures.learning_curves(table), f'{stem}-curves', curves, 'Learning curves'),
-            figure_html(lambda: figures.curve_gap(table, baseline), f'{stem}-gap', lambda: gap_caption(table, baseline), f'Difference to {baseline}')]
+    figs = [figure_html(lambda: curves.learning_curves(table), f'{stem}-curves', curves, 'Learning curves'),
+            figure_html(lambda: curves.curve_gap(table, baseline), f'{stem}-gap', lambda: gap_caption(table, baseline), f'Difference to {baseline}')]
     if picks is not None and len(picks):
-        figs += [figure_html(lambda: figures.picks_per_class(picks), f'{stem}-classes', lambda: picks_caption(picks), 'Classes picked'),
-                 figure_html(lambda: figures.picks_over_rounds(picks), f'{stem}-entropy', lambda: entropy_caption(picks), 'Class entropy of the picks')]
-    cost = figure_html(lambda: figures.seconds(table), f'{stem}-seconds', lambda: seconds_caption(table), 'Seconds')
+        figs += [figure_html(lambda: curves.picks_per_class(picks), f'{stem}-classes', lambda: picks_caption(picks), 'Classes picked'),
+                 figure_html(lambda: curves.picks_over_rounds(picks), f'{stem}-entropy', lambda: entropy_caption(picks), 'Class entropy of the picks')]
+    cost = figure_html(lambda: curves.seconds(table), f'{stem}-seconds', lambda: seconds_caption(table), 'Seconds')
     head = ['strategy', 'AULC, points', 'sd', 'n', f'paired difference to {baseline} [95 %]', 'pairs']
     return [tag('div', figs[:2], class_='grid'), html_table(head, rows, numeric=range(1, 6), caption='AULC: mean test accuracy after round 0, best first'),
             tag('div', figs[2:], class_='grid'), tag('div', cost, class_='side')]
@@ -348,5 +348,5 @@ def write_report(
     if helpers is not None and len(helpers): sections.append(("The helpers' own training", [tag('p', HELPERS), frame_table(helpers)]))
     if len(odd := left_out(table)): sections.append(('Runs left out', [frame_table(odd)]))
     if repeat: sections.append(('How to repeat it', repeat_html(repeat)))
-    with figures.whole(out / 'report.html') as tmp: tmp.write_text(page(title, summary(table, verdicts_df), sections), encoding='utf-8')
+    with curves.whole(out / 'report.html') as tmp: tmp.write_text(page(title, summary(table, verdicts_df), sections), encoding='utf-8')
     return out / 'report.html'

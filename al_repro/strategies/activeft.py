@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from ..select.arrays import first_best
 from ..checks import check_number, check_whole
-from ..query.query import check_finite, strategy
+from ..query.inputs import check_finite
+from ..query.strategy import strategy
 
 # %% ../../nbs/strategies/64_activeft.ipynb #c0de5501
 def few(points, most=2**24): # int

@@ -12,8 +12,8 @@ import numpy as np
 from ..checks import check_number, check_whole
 from ..select.arrays import check_finite, float_types, points_and_centers
 from ..select.kmeans import assign_distinct, weighted_kmeans
-from ..query.query import strategy
-from ..select.kcenter import top_k
+from ..query.strategy import strategy
+from ..select.topk import top_k
 from .uncertainty import entropy_score, least_confidence_score
 
 # %% ../../nbs/strategies/60_bal.ipynb #77972ac4

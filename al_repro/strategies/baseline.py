@@ -6,7 +6,7 @@
 __all__ = ['uniform']
 
 # %% ../../nbs/strategies/00_baseline.ipynb #e46ba8a3
-from ..query.query import strategy
+from ..query.strategy import strategy
 
 # %% ../../nbs/strategies/00_baseline.ipynb #9a6e0e94
 @strategy('random', deterministic=False)

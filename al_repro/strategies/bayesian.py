@@ -11,8 +11,9 @@ __all__ = ['dbal_entropy', 'dbal_least_confidence', 'bald', 'mean_std', 'predict
 import math
 import numpy as np
 from ..checks import check_whole
-from ..query.query import check_probs, strategy
-from ..select.kcenter import top_k
+from ..query.inputs import check_probs
+from ..query.strategy import strategy
+from ..select.topk import top_k
 from .uncertainty import entropy_score, least_confidence_score
 
 # %% ../../nbs/strategies/12_bayesian.ipynb #640a26db

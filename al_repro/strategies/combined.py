@@ -7,7 +7,8 @@ __all__ = ['check_halves', 'combined']
 
 # %% ../../nbs/strategies/40_combined.ipynb #e1b507ff
 import numpy as np
-from ..query.query import build, guard, select_many, together
+from ..query.spec import build
+from ..query.strategy import guard, select_many, together
 
 # %% ../../nbs/strategies/40_combined.ipynb #8d80c6ba
 def check_halves(first='margin', second='coreset'): # as for `combined`

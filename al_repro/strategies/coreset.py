@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.spatial.distance import cdist, pdist, squareform
 from ..checks import check_number, check_whole
-from ..query.query import strategy
+from ..query.strategy import strategy
 from ..select.kcenter import k_center
 
 # %% ../../nbs/strategies/20_coreset.ipynb #5b4e1804

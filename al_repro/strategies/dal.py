@@ -13,9 +13,10 @@ from torch import nn
 from ..checks import check_number, check_whole
 from ..models.memory import by_parts, row_bytes, rows_that_fit
 from ..models.nets import Net, Linear, init_weights
-from ..select.kcenter import top_k
+from ..select.topk import top_k
 from ..models.train import keep
-from ..query.query import check_pixels, guard, together, in_steps, select_many
+from ..query.query import check_pixels
+from ..query.strategy import guard, together, in_steps, select_many
 
 # %% ../../nbs/strategies/30_dal.ipynb #6145ad34
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from ..checks import check_number, check_whole
 from ..models.contexts import plain_torch
 from ..models.memory import by_parts, row_bytes, rows_that_fit
 from ..models.outputs import check_gradients, logits_of
-from ..query.query import check_pixels, strategy
-from ..select.kcenter import top_k
+from ..query.query import check_pixels
+from ..query.strategy import strategy
+from ..select.topk import top_k
 
 # %% ../../nbs/strategies/14_dfal.ipynb #75ed9eec
 def _along(v, x): return v.reshape(-1, *[1]*(x.dim() - 1)) # (b,) numbers, to multiply the rows of x (b,...)

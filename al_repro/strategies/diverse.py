@@ -15,8 +15,8 @@ from scipy.spatial.distance import cdist
 from ..checks import check_number
 from ..select.facility import facility_location
 from ..select.kmeans import assign_distinct, weighted_kmeans
-from ..query.query import by_score, strategy
-from ..select.kcenter import top_k
+from ..query.strategy import by_score, strategy
+from ..select.topk import top_k
 from .uncertainty import entropy_score, margin_score
 
 # %% ../../nbs/strategies/50_diverse.ipynb #97415282

@@ -17,8 +17,10 @@ from ..models.memory import LIMIT, by_parts, is_gpu_fault
 from ..models.nets import Linear
 from ..models.contexts import as_caller, plain_torch
 from ..models.outputs import as_logits, check_gradients, logits_of
-from ..query.query import check_finite, check_pixels, guard, strategy
-from ..select.kcenter import top_k
+from ..query.inputs import check_finite
+from ..query.query import check_pixels
+from ..query.strategy import guard, strategy
+from ..select.topk import top_k
 from ..models.train import images
 
 # %% ../../nbs/strategies/16_egl.ipynb #36436d66

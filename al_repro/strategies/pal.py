@@ -17,9 +17,11 @@ from ..checks import check_number, check_whole
 from ..models.memory import by_parts
 from ..models.nets import MODELS, build_model, init_weights
 from ..models.outputs import chunk_rows
-from ..query.query import check_pixels, together
-from ..select.kcenter import top_k
-from ..models.train import Diverged, images
+from ..query.query import check_pixels
+from ..query.strategy import together
+from ..select.topk import top_k
+from ..models.loop import Diverged
+from ..models.train import images
 from .vaal import batches
 
 # %% ../../nbs/strategies/68_pal.ipynb #3b6380fb

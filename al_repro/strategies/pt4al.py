@@ -8,8 +8,9 @@ __all__ = ['loss_order', 'evenly', 'batch_of', 'check_pt4al', 'pt4al']
 # %% ../../nbs/strategies/62_pt4al.ipynb #622432b7
 import numpy as np
 from ..checks import check_whole
-from ..query.query import check_finite, check_probs, strategy
-from ..select.kcenter import top_k
+from ..query.inputs import check_finite, check_probs
+from ..query.strategy import strategy
+from ..select.topk import top_k
 from .bal import normalised_confidence
 
 # %% ../../nbs/strategies/62_pt4al.ipynb #87be6d20

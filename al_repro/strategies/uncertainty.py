@@ -7,7 +7,7 @@ __all__ = ['least_confidence', 'margin', 'entropy', 'least_confidence_score', 'm
 
 # %% ../../nbs/strategies/10_uncertainty.ipynb #51d7fe61
 import numpy as np
-from ..query.query import by_score
+from ..query.strategy import by_score
 
 # %% ../../nbs/strategies/10_uncertainty.ipynb #6444b799
 def least_confidence_score(

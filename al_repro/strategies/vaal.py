@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from ..checks import check_number, check_whole
 from ..models.nets import Net, Linear, init_weights
-from ..query.query import check_finite, check_pixels, together
-from ..select.kcenter import top_k
+from ..query.inputs import check_finite
+from ..query.query import check_pixels
+from ..query.strategy import together
+from ..select.topk import top_k
 
 # %% ../../nbs/strategies/66_vaal.ipynb #a51306de
 def kl_normal(

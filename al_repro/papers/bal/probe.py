@@ -10,7 +10,8 @@ import math
 import numpy as np
 from ...models.assets import about, asset_path, prepare, read_asset
 from ...models.pretext import embed, linear_probe, pretext_net
-from ...models.train import keep_memory, np_rng
+from ...models.train import keep_memory
+from ...models.recipe import np_rng
 from .protocols import make_pretext
 from ...runs.starts import asset_cache
 

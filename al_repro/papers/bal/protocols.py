@@ -13,8 +13,8 @@ __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT
 from dataclasses import replace
 from ...data.catalog import DIGITS, family
 from ...models.pretext import NORMS, PAPER, Pretext, TASKS
-from ...models.train import LAST, Recipe, training_of
-from ...query.query import Spec
+from ...models.recipe import LAST, Recipe, training_of
+from ...query.spec import Spec
 from ...runs.paper import Setting
 from ...runs.protocol import Protocol
 

@@ -9,7 +9,9 @@ __all__ = ['SHAPES', 'RUNS', 'ring', 'blobs', 'by_density', 'density_slope', 'ce
 # %% ../../../nbs/papers/dal/04_density.ipynb #5c85e9c6
 import numpy as np
 from ...select.arrays import first_best
-from ...query.query import Query, build, select_many, strategy
+from ...query.query import Query
+from ...query.spec import build
+from ...query.strategy import select_many, strategy
 from ...checks import nearest
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #252c4e57

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from ...query.query import Spec, build, select_many
+from ...query.spec import Spec, build
+from ...query.strategy import select_many
 from ...models.train import keep_memory
 from .protocols import protocol_of
 from ...runs.starts import make_query, start_pool

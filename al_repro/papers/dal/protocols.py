@@ -11,8 +11,8 @@ __all__ = ['STRATEGIES', 'FAST_DAL', 'FAST_DFAL', 'SMALL_DAL', 'SMALL_DFAL', 'QU
 # %% ../../../nbs/papers/dal/00_protocols.ipynb #7ec889e9
 from dataclasses import replace
 from ...data.catalog import DIGITS, family
-from ...models.train import LAST, Recipe, training_of
-from ...query.query import Spec
+from ...models.recipe import LAST, Recipe, training_of
+from ...query.spec import Spec
 from ...runs.paper import Setting
 from ...runs.protocol import Protocol, small_form
 

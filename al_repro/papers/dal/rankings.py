@@ -8,7 +8,7 @@ __all__ = ['SCORED', 'GRID', 'ranks', 'spearman', 'dal_score', 'score_all', 'ran
 # %% ../../../nbs/papers/dal/06_rankings.ipynb #77d8fce7
 from itertools import combinations
 import numpy as np
-from ...query.query import known
+from ...query.spec import known
 from ...models.train import keep_memory
 from .protocols import protocol_of
 from ...runs.starts import make_query, start_pool

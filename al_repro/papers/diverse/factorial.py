@@ -11,9 +11,11 @@ import itertools, math
 from dataclasses import asdict, dataclass, replace
 import numpy as np, torch
 from ...checks import check_whole
-from ...data.catalog import Dataset
+from ...data.dataset import Dataset
 from ...models.outputs import evaluate
-from ...models.train import Fitted, Recipe, fit, keep_memory, np_rng, start
+from ...models.loop import Fitted
+from ...models.recipe import Recipe, np_rng
+from ...models.train import fit, keep_memory, start
 
 # %% ../../../nbs/papers/diverse/04_factorial.ipynb #750d3f5d
 def only_classes(

@@ -9,8 +9,8 @@ __all__ = ['BETAS', 'STRATEGIES', 'SPREAD', 'MODELS', 'CIFAR', 'DEPARTURES', 'SO
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #ea48dbb9
 from dataclasses import replace
 from ...data.catalog import DIGITS, family
-from ...models.train import LAST, Recipe, training_of
-from ...query.query import Spec
+from ...models.recipe import LAST, Recipe, training_of
+from ...query.spec import Spec
 from ...runs.paper import Setting
 from ...runs.protocol import Protocol
 
