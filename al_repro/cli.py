@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LISTS', 'IDS', 'LABELS', 'EXAMPLES', 'split_strategies', 'specs_of', 'data_of', 'choose', 'again', 'device_of',
            'strategy_lines', 'dataset_lines', 'protocol_lines', 'study_list', 'paper_lines', 'cmd_list', 'plan_lines',
-           'dry_run', 'why_left', 'cmd_reproduce', 'cmd_report', 'cmd_study', 'read_array', 'whole', 'read_lines',
-           'column', 'read_numbers', 'read_ids', 'read_labels', 'in_flags', 'labelled_of', 'cmd_select', 'above_zero',
-           'parser', 'plain', 'main']
+           'dry_run', 'why_left', 'cmd_reproduce', 'cmd_report', 'cmd_study', 'read_array', 'whole_number',
+           'read_lines', 'column', 'read_numbers', 'read_ids', 'read_labels', 'in_flags', 'labelled_of', 'cmd_select',
+           'above_zero', 'parser', 'plain', 'main']
 
 # %% ../nbs/01_cli.ipynb #569704bf
 import argparse, inspect, os, re, shlex, sys, time
@@ -236,7 +236,7 @@ def read_array(path): # a numpy array
     return a
 
 # %% ../nbs/01_cli.ipynb #c0de5402
-def whole(word): # int, or None
+def whole_number(word): # int, or None
     "The whole number that a word stands for: 7, +7 or 7.000e+00."
     try: x = float(word)
     except ValueError: return None
@@ -257,7 +257,7 @@ def column(path, names): # a list of (line number, cells)
     if not lines: return lines
     (_, head), *rest = lines
     word = lambda c: re.fullmatch(r'[^\W\d][\w .-]*', c) and c.lower() != 'nan'
-    numbers = rest and all(whole(c) is not None for c in rest[0][1][-1:])
+    numbers = rest and all(whole_number(c) is not None for c in rest[0][1][-1:])
     if not (head[0] == '' and len(head) > 1 or any(c.lower() in names for c in head) or all(map(word, head)) and numbers): return lines
     at = [j for name in names for j,c in enumerate(head) if c.lower() == name][:1] or [j for j,c in enumerate(head) if c or j]
     if len(at) > 1: raise ValueError(f"{path} has the columns {', '.join(c or '(unnamed)' for c in head)}; name one of them {names[0]!r}")
@@ -272,8 +272,8 @@ def read_numbers(path, names): # a list of int
     if magic == b'\x93NUMPY': words = [('', str(x)) for x in read_array(path).ravel()]
     else: words = [(f', line {i}', w) for i, cells in column(path, names) for c in cells for w in c.split()]
     for at, w in words:
-        if whole(w) is None: raise ValueError(f"{path}{at}: {w!r} is not a whole number; write one row number on each line")
-    return [whole(w) for _, w in words]
+        if whole_number(w) is None: raise ValueError(f"{path}{at}: {w!r} is not a whole number; write one row number on each line")
+    return [whole_number(w) for _, w in words]
 
 def read_ids(path): return read_numbers(path, IDS) # a list of row numbers
 
@@ -282,7 +282,7 @@ def read_labels(path): # a list of int, a list of names
     try: return read_numbers(path, LABELS), []
     except ValueError as e: mixed = e
     cells = [c for _, line in column(path, LABELS) for c in line]
-    if any(whole(w) is not None for c in cells for w in c.split()) or not all(cells): raise mixed
+    if any(whole_number(w) is not None for c in cells for w in c.split()) or not all(cells): raise mixed
     names = sorted(set(cells))
     return [names.index(c) for c in cells], names
 

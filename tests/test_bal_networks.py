@@ -12,7 +12,7 @@ from al_repro.models.augment import view
 from al_repro.data.dataset import Dataset
 from al_repro.data.catalog import load
 from al_repro.models.outputs import forward_pass
-from al_repro.models.pretext import NORMS, PAPER, learn
+from al_repro.models.pretext import NORMS, PRETEXTS, learn
 from al_repro.models.train import NetTraining, fit, run_epoch
 from al_repro.models.recipe import np_rng, stream_key, torch_rng
 from al_repro.papers.bal.protocols import GOES_ON, MAIN, PT4AL, departing
@@ -169,7 +169,7 @@ def test_pretext_task_is_a_plain_loop(name, monkeypatch):
     monkeypatch.setattr(pretext, 'images', lambda x: x.double()/255)
     monkeypatch.setattr(pretext, 'pretext_net', lambda *a: fresh(*a).double())
     norm, make = NORMS[PRETEXTS[name][0]], PRETEXTS[name][1]
-    p = replace(PAPER[name], epochs=2, milestones=(1,), batch=4)
+    p = replace(PRETEXTS[name], epochs=2, milestones=(1,), batch=4)
     net, losses = plain_pretext(started(make, 4, pretext.seed_of(p, 'weights')).double(), p, norm, EIGHT)
     own = learn(EIGHT, p)
     assert gaps(own.net, net) < CLOSE

@@ -8,7 +8,7 @@ from al_repro.data.catalog import load
 from al_repro.models.nets import ESTIMATORS, MODELS, Member, build_model, estimator
 from al_repro.models.outputs import NoDropout, evaluate, outputs
 from al_repro.query.spec import Spec
-from al_repro.models.recipe import LATER, Recipe, np_rng
+from al_repro.models.recipe import RECIPE_LATER, Recipe, np_rng
 from al_repro.models.train import fit
 from al_repro.runs.protocol import from_json
 from al_repro.runs.paper import protocols
@@ -45,7 +45,7 @@ def test_every_name():
 
 @pytest.mark.parametrize('name', ESTIMATORS)
 def test_every_estimator_has_a_line_and_known_settings(name):
-    assert estimator(name).__doc__ and set(estimator(name).takes) <= set(LATER)
+    assert estimator(name).__doc__ and set(estimator(name).takes) <= set(RECIPE_LATER)
     assert Recipe(name).model == name
     with pytest.raises(ValueError, match='l2=0.1 is nothing'): Recipe(name, l2=.1)
     with pytest.raises(ValueError, match='no torch network'): build_model(name, (1, 28, 28), 10)
@@ -181,13 +181,13 @@ FIRST = {'model', 'epochs', 'min_steps', 'steps', 'batch', 'lr', 'l2', 'holdout'
 def test_a_recipe_without_later_settings_is_what_it_was():
     assert set(Recipe().json()) == FIRST and json.loads(json.dumps(Recipe().json())) == Recipe().json()
     new = recipe('keras-resnet50v2', optimizer='rmsprop', warm=True, weights='imagenet', frozen=True, pixels='0..255')
-    assert set(new.json()) == FIRST | set(LATER) - {*NETS, 'fresh_optimizer'} and Recipe(**new.json()) == new
+    assert set(new.json()) == FIRST | set(RECIPE_LATER) - {*NETS, 'fresh_optimizer'} and Recipe(**new.json()) == new
     net = recipe('resnet8', optimizer='sgd', **NETS, **WARM)
     assert set(net.json()) == FIRST | {'optimizer', *NETS, *WARM} and Recipe(**json.loads(json.dumps(net.json()))) == net
 
 def test_identity_depends_on_later_settings():
     other = dict(optimizer='rmsprop', warm=True, weights='imagenet', frozen=True, pixels='-1..1')
-    assert {*other, *NETS, *WARM} == set(LATER) and FIRST | set(LATER) == {f.name for f in fields(Recipe)}
+    assert {*other, *NETS, *WARM} == set(RECIPE_LATER) and FIRST | set(RECIPE_LATER) == {f.name for f in fields(Recipe)}
     base = replace(SMOKE, recipe=recipe('keras-resnet50v2'))
     every = [base] + [replace(base, recipe=replace(base.recipe, **{k: v})) for k,v in other.items()]
     sgd = replace(SMOKE, recipe=recipe('resnet8', optimizer='sgd'))

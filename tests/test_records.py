@@ -11,7 +11,7 @@ from al_repro.data.catalog import load
 from al_repro.models.pretext import Pretext
 from al_repro.query.strategy import REGISTRY
 from al_repro.query.spec import Spec, known
-from al_repro.models.recipe import LATER, Recipe
+from al_repro.models.recipe import RECIPE_LATER, Recipe
 from al_repro.runs.protocol import Protocol, from_json
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import (helpers, identity, load_records, pack_ids, path_of, picks, read_json, rounds_of, stale_reason,
@@ -284,7 +284,7 @@ def test_workers_of_a_study_end_with_it(how, tmp_path):
 def test_identity_depends_on_every_field():
     other = dict(name='n', data='mnist', scale='quick', query=6, initial=6, rounds=3, pool=401, size=9, start='own', pretext=Pretext(), validation=7)
     recipe = dict(model='lenet', epochs=7, min_steps=7, steps=7, batch=7, lr=.007, l2=.007, holdout=.3, checkpoint='best-first', checkpoint_after=7, patience=7)
-    assert set(other) == {f.name for f in fields(Protocol)} - {'recipe', 'strategies', 'seeds'} and set(recipe) == {f.name for f in fields(Recipe)} - set(LATER) # those in test_estimators.py
+    assert set(other) == {f.name for f in fields(Protocol)} - {'recipe', 'strategies', 'seeds'} and set(recipe) == {f.name for f in fields(Recipe)} - set(RECIPE_LATER) # those in test_estimators.py
     base = replace(SMOKE, recipe=replace(SMOKE.recipe, holdout=.2, checkpoint='best-later'))
     all_ = [identity(base, SPECS[0], 'a'), identity(base, SPECS[1], 'a'), identity(base, SPECS[0], 'b')]
     all_ += [identity(replace(base, **{k: v}), SPECS[0], 'a') for k,v in other.items()]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARGINS', 'MARGINS_SINCE', 'OUTCOMES', 'margin_of', 'share_of_error', 'stands_for', 'Scope', 'Part', 'names_of',
-           'Claim', 'in_words', 'written', 'base_name', 'own_label', 'labels_of']
+           'Claim', 'in_words', 'written', 'base_name', 'own_label', 'sides_of']
 
 # %% ../../nbs/evidence/06_claims.ipynb #902b143e
 import math, re
@@ -180,7 +180,7 @@ def _fits(name, labels):
     own = set(Spec.parse(name).options)
     return sorted({l for l in labels if base_name(l) == base_name(name) and _own_options(l, labels) == own})
 
-def labels_of(side, fresh_labels, all_labels): # list of sides
+def sides_of(side, fresh_labels, all_labels): # list of sides
     "What a side of a comparison stands for in a table: full labels, one of them per variant; or a tuple of them."
     if not isinstance(side, (str, tuple)): return [side]
     of = lambda name: _fits(name, fresh_labels) or _fits(name, all_labels) or [name]

@@ -12,7 +12,7 @@ from ..data.pool import as_ids
 from ..models.contexts import plain_torch
 from ..models.recipe import stream_key
 from .inputs import (
-    as_array, as_numbers, check_arrays, check_device, check_generator, check_labels, run_seed_of)
+    as_array, as_numbers, check_arrays, check_device, check_generator, check_revealed, run_seed_of)
 from ..select.arrays import to_numpy
 from ..select.topk import tie_priorities
 
@@ -146,7 +146,7 @@ def from_arrays(
     n = len(next(iter(given.values())))
     labelled = as_ids([] if labelled is None else sorted(labelled) if isinstance(labelled, (set, frozenset)) else as_array(labelled, 'labelled'), n, 'labelled')
     c = next((given[k].shape[-1] for k in ('probs', 'mc') if k in given), n_classes)
-    if labels is not None: labels = check_labels(labels, labelled, c)
+    if labels is not None: labels = check_revealed(labels, labelled, c)
     rng = check_generator(seed)
     if model is not None and not callable(model): raise ValueError(f"model={model!r}; pass a torch module that maps inputs to logits")
     if getattr(model, 'training', False): raise ValueError("model is in training mode; call model.eval() first")

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from ..checks import check_number
 from ..models.contexts import plain_torch
-from .inputs import check_finite
+from .inputs import check_finite_rows
 from .query import LABEL_FREE, MissingInput, Query
 from ..select.topk import top_k
 
@@ -86,7 +86,7 @@ def by_score(
     name=None, needs=('probs',), version=1, # as for `strategy`
 ): # a strategy
     "Label the k highest scores, ties by `query.ties`."
-    def f(query, k): return query.unlabelled[top_k(check_finite(np.asarray(score(query)), 'score'), k, query.ties)]
+    def f(query, k): return query.unlabelled[top_k(check_finite_rows(np.asarray(score(query)), 'score'), k, query.ties)]
     f.__name__, f.__doc__ = name or getattr(score, '__name__', 'by_score'), score.__doc__
     return strategy(name, needs, version, score)(f)
 

@@ -21,7 +21,7 @@ from ..models.nets import ESTIMATORS, Net, estimator
 from ..data.pool import as_ids
 from ..query.spec import Spec, known
 from ..checks import nearest
-from .protocol import LATER, Protocol, from_json
+from .protocol import PROTOCOL_LATER, Protocol, from_json
 from .paper import siblings
 
 # %% ../../nbs/runs/04_records.ipynb #85e36a51
@@ -106,7 +106,7 @@ def shape_of(
     return {f.name + '?'*(f.name in later): shape(f) for f in fields(cls) if f.name not in ('strategies', 'seeds')}
 
 # %% ../../nbs/runs/04_records.ipynb #41f643e5
-PROTOCOL = shape_of(Protocol, LATER, recipe=shape_of(recipe.Recipe, recipe.LATER), pretext=shape_of(pretext.Pretext, pretext.LATER))
+PROTOCOL = shape_of(Protocol, PROTOCOL_LATER, recipe=shape_of(recipe.Recipe, recipe.RECIPE_LATER), pretext=shape_of(pretext.Pretext, pretext.PRETEXT_LATER))
 ROUND = {'round': WHOLE, 'labelled': WHOLE, 'picks': LIST + DICT, 'classes?': [WHOLE], 'test_accuracy': NUMBER, 'val_accuracy': NUMBER + NONE, 'common_accuracy?': NUMBER, 'test_log_loss': NUMBER,
          'seconds': dict(fit=NUMBER, outputs=NUMBER, select=NUMBER), 'helpers': [{'epochs?': NUMBER + NONE, 'accuracy?': NUMBER + NONE}]}
 RECORD = {'protocol': PROTOCOL, 'spec': dict(name=TEXT, options=DICT), 'label': TEXT, 'seed': WHOLE, 'identity': TEXT, 'strategy_version': WHOLE, 'model_version': WHOLE,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHARED', 'CSS', 'HELPERS', 'Html', 'tag', 'num', 'html_table', 'aulc_table', 'finding', 'badge', 'verdict_table',
            'gap_caption', 'picks_caption', 'entropy_caption', 'seconds_caption', 'summary', 'left_out', 'figure_html',
-           'protocol_table', 'section', 'repeat_html', 'page', 'frame_table', 'write_report']
+           'protocol_table', 'section', 'repeat_html', 'whole_page', 'frame_table', 'write_report']
 
 # %% ../../nbs/show/10_report.ipynb #2b25f24a
 import base64, re
@@ -182,7 +182,7 @@ def seconds_caption(table):
     "The cheapest and the dearest run, and where selection weighs most; unfinished runs count only if there are no others."
     table = as_lines(table)
     if (fresh := table.line == table.strategy.astype(str)).any(): table = table[fresh]
-    parts = table.groupby(['line', 'seed'])[[f'seconds_{p}' for p in curves.PARTS]].sum().groupby('line').mean()
+    parts = table.groupby(['line', 'seed'])[[f'seconds_{p}' for p in curves.TIME_PARTS]].sum().groupby('line').mean()
     parts = parts.loc[curves._by_use(parts.index)]
     total = parts.sum(axis=1)
     share = (100 * parts.seconds_select / total.where(total > 0)).fillna(0)
@@ -203,7 +203,7 @@ def summary(
         span = f'{seeds.min()}' if seeds.min() == seeds.max() else f'{seeds.min()} to {seeds.max()}'
         parts.append(f'{protocol} on {data} at scale {scale} ({", ".join(curves._by_use(seeds.index))}; {count(span, "seed")}; '
                      f'{g.labelled.min()} to {g.labelled.max()} labels)')
-    minutes = table[[f'seconds_{p}' for p in curves.PARTS]].sum().sum() / 60
+    minutes = table[[f'seconds_{p}' for p in curves.TIME_PARTS]].sum().sum() / 60
     left = int((runs.stale.astype(bool) | ~runs.done.astype(bool)).sum())
     spent = 'under 1 minute' if minutes < .5 else count(f'{minutes:,.0f}', 'minute')
     text = f'{count(len(runs), "run")}: ' + '; '.join(parts) + f'. Computing time: {spent} on {" and ".join(sorted(map(str, table.device.unique())))}.'
@@ -282,7 +282,7 @@ def repeat_html(
     facts = [[tag('dt', k.replace('_', ' ')), tag('dd', lines(v))] for k, v in repeat.items() if k != 'commands']
     return [tag('pre', '\n'.join([commands] if isinstance(commands, str) else commands)) if commands else '', tag('dl', facts) if facts else '']
 
-def page(
+def whole_page(
     title, # text
     lead, # first paragraph
     sections, # list of (heading, list of Html)
@@ -348,5 +348,5 @@ def write_report(
     if helpers is not None and len(helpers): sections.append(("The helpers' own training", [tag('p', HELPERS), frame_table(helpers)]))
     if len(odd := left_out(table)): sections.append(('Runs left out', [frame_table(odd)]))
     if repeat: sections.append(('How to repeat it', repeat_html(repeat)))
-    with curves.whole(out / 'report.html') as tmp: tmp.write_text(page(title, summary(table, verdicts_df), sections), encoding='utf-8')
+    with curves.whole_figure(out / 'report.html') as tmp: tmp.write_text(whole_page(title, summary(table, verdicts_df), sections), encoding='utf-8')
     return out / 'report.html'

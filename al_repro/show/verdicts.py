@@ -11,7 +11,7 @@ import html as _html, math, re, shlex
 import pandas as pd
 from ..evidence.claims import base_name, in_words
 from ..evidence.combine import HOW, Compared, combine
-from ..evidence.verdicts import compared
+from ..evidence.verdicts import as_compared
 from ..evidence.judge import AGAINST
 from ..evidence.plans import study_command, to_type, typable, typed
 
@@ -110,7 +110,7 @@ def deciding(
     "The comparison that a verdict hangs on: of those worth the claim's own outcome the farthest from what is said, in margins; of an 'any' the nearest."
     parts = parts[parts['counts'].astype(bool)]
     if not len(parts): return None
-    outcome = combine([compared(r) for r in parts.to_dict('records')], how)[0]
+    outcome = combine([as_compared(r) for r in parts.to_dict('records')], how)[0]
     those = parts[parts['stands'] == {'depends': 'fails'}.get(outcome, outcome)]
     away = those['kind'].map({'superiority': -1, 'no better': 1, 'equivalence': 1}) # the sign of an effect that speaks against the claim
     short = away*those['effect'].where(those['kind'] != 'equivalence', those['effect'].abs())/those['margin']

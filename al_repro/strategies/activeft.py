@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from ..select.arrays import first_best
 from ..checks import check_number, check_whole
-from ..query.inputs import check_finite
+from ..query.inputs import check_finite_rows
 from ..query.strategy import strategy
 
 # %% ../../nbs/strategies/64_activeft.ipynb #c0de5501
@@ -127,7 +127,7 @@ def activeft(
     "The rows nearest to k points that stand for the pool and keep apart, on the sphere of features (Xie et al., 2023); logs the loss."
     check_activeft(steps, lr, tau, weight, form)
     ids = np.concatenate([query.unlabelled, query.labelled])
-    every = torch.as_tensor(check_finite(query.rows('features', ids), 'features'), dtype=torch.float32, device=query.device)
+    every = torch.as_tensor(check_finite_rows(query.rows('features', ids), 'features'), dtype=torch.float32, device=query.device)
     rows, fixed = F.normalize(every, dim=1).split([len(query.unlabelled), len(query.labelled)])
     start = rows[torch.as_tensor(query.rng.choice(len(rows), k, replace=False), device=rows.device)]
     centroids, (before, after) = move_centroids(rows, start, fixed, FORMS[form], int(steps), lr, tau, weight)

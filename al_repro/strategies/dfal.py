@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['boundary_step', 'perturbed', 'crossed', 'deepfool_loop', 'Fooled', 'quick_input_gradient', 'deepfool',
-           'distance_score', 'dfal_score', 'check_options', 'dfal']
+           'distance_score', 'dfal_score', 'check_dfal', 'dfal']
 
 # %% ../../nbs/strategies/14_dfal.ipynb #cfa02939
 import copy, math
@@ -242,7 +242,7 @@ def dfal_score(
     return distance_score(deepfool(query.model, x, clip=_clip(x)))
 
 # %% ../../nbs/strategies/14_dfal.ipynb #05e419d9
-def check_options(candidates=10, overshoot=.02, iterations=10, among=None): # as for `dfal`
+def check_dfal(candidates=10, overshoot=.02, iterations=10, among=None): # as for `dfal`
     "`ValueError` for an option of `dfal` out of its range."
     _check(candidates, overshoot, iterations=iterations)
     if among is not None: check_whole(dict(among=among), also=': the unlabelled rows to look at, or None for all')
@@ -256,7 +256,7 @@ def dfal(
     among=None, # look only at so many unlabelled rows, drawn at random, but at least k; None: at all of them
 ): # (k,) ids, shortest way first
     "Label the inputs that DeepFool carries across a boundary by the shortest way (Ducoffe & Precioso, 2018); `ValueError` as `deepfool`."
-    check_options(candidates, overshoot, iterations, among)
+    check_dfal(candidates, overshoot, iterations, among)
     check_pixels(query, images=True)
     clip, model, u = _clip(query.x), query.model, query.unlabelled
     if among is not None and max(among, k) < len(u): query = query.only(query.rng.choice(u, max(among, k), replace=False))
@@ -268,4 +268,4 @@ def dfal(
     query.log.append(dict(iterations=steps, rows=len(x), flipped=float(found.flipped.mean()), unflipped=int((~found.flipped).sum())))
     return query.unlabelled[top_k(distance_score(found), k, query.ties)]
 
-dfal.check = check_options # `build` asks it before anything runs
+dfal.check = check_dfal # `build` asks it before anything runs

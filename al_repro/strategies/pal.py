@@ -22,7 +22,7 @@ from ..query.strategy import together
 from ..select.topk import top_k
 from ..models.loop import Diverged
 from ..models.train import images
-from .vaal import batches
+from .vaal import endless_batches
 
 # %% ../../nbs/strategies/68_pal.ipynb #3b6380fb
 def rotation_score(
@@ -98,7 +98,7 @@ def run_sgd(
     "One step of SGD for each rate, each member on its own random batch."
     opt, member = torch.optim.SGD(net.parameters(), lr=how.lr, **sgd), torch.arange(len(x), device=x.device)[:,None]
     net.train()
-    for lr,rows in zip(rates, batches(x.shape[1], how.batch, generators)):
+    for lr,rows in zip(rates, endless_batches(x.shape[1], how.batch, generators)):
         opt.param_groups[0]['lr'], rows = lr, rows.to(x.device)
         loss = pal_loss(*guesses(net, x[member, rows]), y[member, rows], how.classes).sum() # members share no weight
         opt.zero_grad(); loss.backward(); opt.step()

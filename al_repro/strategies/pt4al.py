@@ -8,7 +8,7 @@ __all__ = ['loss_order', 'evenly', 'batch_of', 'check_pt4al', 'pt4al']
 # %% ../../nbs/strategies/62_pt4al.ipynb #622432b7
 import numpy as np
 from ..checks import check_whole
-from ..query.inputs import check_finite, check_probs
+from ..query.inputs import check_finite_rows, check_probs
 from ..query.strategy import strategy
 from ..select.topk import top_k
 from .bal import normalised_confidence
@@ -20,7 +20,7 @@ def loss_order(
     ties=None, # (n,) priorities, smaller = earlier among equals; None: the positions
 ): # (n,) positions, highest loss first
     "The order in which PT4AL cuts the pool into batches (Yi et al., 2022); `ValueError` for NaN."
-    keys = check_finite(np.asarray(losses), 'losses')
+    keys = check_finite_rows(np.asarray(losses), 'losses')
     if sort == 'string': keys = np.unique([str(float(v)) for v in keys], return_inverse=True)[1]
     return np.lexsort((np.arange(len(keys)) if ties is None else ties, -keys))
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ...evidence.scorecard import both_scales, counted
 from .claims import BAL_CLAIMS
 from .protocols import BETAS, columns, like, make, make_ablation, make_beta, make_pretext
-from .runs import together
+from .runs import as_claimed
 from ...runs.paper import Experiment, Paper, SCALES, protocols, register
 from ...runs.study import Study
 
@@ -57,4 +57,4 @@ def page(claim, protocol, data): # address from nbs/papers, '' for none
 
 PAPER = register(Paper(
     'bal', 'BAL', 2023, 'Li et al. (2023), BAL: Balancing Diversity and Novelty for Active Learning, https://arxiv.org/abs/2312.15944',
-    EXPERIMENTS, BAL_CLAIMS, STUDIES, counting, together, at_home, page))
+    EXPERIMENTS, BAL_CLAIMS, STUDIES, counting, as_claimed, at_home, page))

@@ -12,7 +12,7 @@ __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c0cda2bf
 from dataclasses import replace
 from ...data.catalog import DIGITS, family
-from ...models.pretext import NORMS, PAPER, Pretext, TASKS
+from ...models.pretext import NORMS, PRETEXTS, Pretext, TASKS
 from ...models.recipe import LAST, Recipe, training_of
 from ...query.spec import Spec
 from ...runs.paper import Setting
@@ -53,7 +53,7 @@ MAIN = {'cifar10': Recipe('vgg16_bn', epochs=100, milestones=(30, 60, 90), **SGD
         'caltech101': Recipe('vgg16_bn', epochs=100, milestones=(80,), **FLIP | dict(lr=.001, batch=16))}
 GOES_ON = dict(warm=True, fresh_optimizer=True) # the base budget
 PT4AL = Recipe('resnet18', epochs=200, milestones=(160,), **SGD, **NORMS['pt4al'], **GOES_ON) # main.py of PT4AL's code
-PRETEXT = {'cifar10': PAPER['bal'], 'svhn': PAPER['bal-svhn'], 'caltech101': PAPER['bal-caltech101']}
+PRETEXT = {'cifar10': PRETEXTS['bal'], 'svhn': PRETEXTS['bal-svhn'], 'caltech101': PRETEXTS['bal-caltech101']}
 SIDE = {'digits': 32, 'mnist': 32, 'fashion-mnist': 32, 'caltech101': 224, 'tiny-imagenet': 64} # of others 32
 
 def paper(budget, data, n): # a Protocol
@@ -62,7 +62,7 @@ def paper(budget, data, n): # a Protocol
     name = data if data in NORMS else like(p.data_name) or 'other'
     norm = NORMS[name]
     recipe = replace(MAIN.get(name, MAIN['cifar10']), **norm, **GOES_ON if budget == 'base' else {})
-    pretext = replace(PRETEXT.get(name, PAPER['bal']), **norm)
+    pretext = replace(PRETEXT.get(name, PRETEXTS['bal']), **norm)
     p = replace(p, recipe=recipe, size=SIDE.get(name, 32), pretext=pretext)
     return replace(p, strategies=compared(p, budget))
 

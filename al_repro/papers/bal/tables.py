@@ -6,7 +6,7 @@
 __all__ = ['DATA', 'TABLES', 'SHARES', 'BASE', 'LARGE', 'SMALL', 'RECIPE_HEAD', 'RECIPES', 'SAID', 'OWN_START', 'SVHN_TEST',
            'SECTIONS', 'POINTERS', 'published', 'row', 'recipes', 'beside', 'quote', 'possible', 'at_full',
            'above_full', 'alike_rows', 'mean_gaps', 'leads', 'won', 'eighty', 'at_both', 'shared_start', 'one_class',
-           'zero_sds', 'falls', 'saved', 'gaps_like', 'coverage', 'pointers', 'numbers']
+           'zero_sds', 'falls', 'saved', 'gaps_like', 'who_is_shown', 'pointers', 'numbers']
 
 # %% ../../../nbs/papers/bal/04_tables.ipynb #d5ce4bdf
 import math
@@ -297,7 +297,7 @@ def gaps_like(
     return beside(r.loc[[possible(v, stated) for v in r.gap], ['budget', 'method', 'share', 'gap']].reset_index(drop=True), 'caltech')
 
 # %% ../../../nbs/papers/bal/04_tables.ipynb #4ce231e6
-def coverage(t): # DataFrame of texts: method by budget
+def who_is_shown(t): # DataFrame of texts: method by budget
     "The data sets on which a method is shown at each budget."
     names = lambda s: 'all four' if s.nunique() == len(DATA) else ', '.join(DATA[d] for d in DATA if d in set(s))
     r = t.groupby(['method', 'budget'], sort=False).data.agg(names).unstack().reindex(columns=[*TABLES])
