@@ -32,6 +32,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
         *[f'Programming Language :: Python :: 3.{i}' for i in range(minor, 14)]],
     packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]),
+    package_data={lib: ['*.pyi']},
     python_requires=f">={cfg['min_python']}",
     install_requires=needs('requirements'),
     extras_require={o: needs(f'{o}_requirements') for o in ('dev', 'jupyter', 'keras', 'apricot')},

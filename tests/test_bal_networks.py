@@ -159,16 +159,16 @@ def plain_pretext(net, p, norm, data):
             losses[rows] = sum(four_losses(net.eval(), images[rows], norm, g))/4
     return net, losses
 
-PRETEXTS = {'bal-code': ('cifar10', Vgg16), 'pt4al': ('pt4al', ResNet18)} # Table I differs from BAL's code in the rate alone
+LEARNED = {'bal-code': ('cifar10', Vgg16), 'pt4al': ('pt4al', ResNet18)} # Table I differs from BAL's code in the rate alone
 EIGHT = replace(DATA, x=DATA.x[:8], y=DATA.y[:8])
 
-@pytest.mark.parametrize('name', PRETEXTS)
+@pytest.mark.parametrize('name', LEARNED)
 def test_pretext_task_is_a_plain_loop(name, monkeypatch):
     "In double precision: the four normalised passes of a step magnify rounding to 1e-4 in single precision"
     fresh = pretext.pretext_net
     monkeypatch.setattr(pretext, 'images', lambda x: x.double()/255)
     monkeypatch.setattr(pretext, 'pretext_net', lambda *a: fresh(*a).double())
-    norm, make = NORMS[PRETEXTS[name][0]], PRETEXTS[name][1]
+    norm, make = NORMS[LEARNED[name][0]], LEARNED[name][1]
     p = replace(PRETEXTS[name], epochs=2, milestones=(1,), batch=4)
     net, losses = plain_pretext(started(make, 4, pretext.seed_of(p, 'weights')).double(), p, norm, EIGHT)
     own = learn(EIGHT, p)

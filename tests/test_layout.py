@@ -1,5 +1,5 @@
 "The shape of the package: imports lead downwards, and no line, module or function grows beyond what a person reads"
-import ast
+import ast, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,3 +47,33 @@ def test_nothing_imports_itself_on_a_way_round():
     while free := [a for a, found in left.items() if not found & left.keys()]:
         for a in free: del left[a]
     assert not left, f'circles among {sorted(left)}'
+
+# ---------------------------------------------------------------- public names
+
+def test_public_names_exist_once():
+    "Papers apart, each of which has its own `columns`, `counting`, ..."
+    where = {}
+    for name, path in MODULES.items():
+        found = [n.value for n in ast.parse(path.read_text(encoding='utf-8')).body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__']
+        for public in ast.literal_eval(found[0]) if found else (): where.setdefault(public, []).append(name)
+    twice = {k: v for k, v in where.items() if len(v) > 1 and not all(m.startswith('papers.') for m in v)}
+    assert not twice, twice
+
+def test_everything_by_one_name():
+    import al_repro
+    from al_repro.query.spec import known
+    assert all(getattr(al_repro, name) is not None for name in al_repro.__all__)
+    assert set(al_repro.__all__) <= set(dir(al_repro)) and set(known()) <= set(al_repro.__all__)
+    assert al_repro.random is al_repro.uniform is known()['random']
+    stub = (PACKAGE/'__init__.pyi').read_text(encoding='utf-8')
+    assert all(f' as {name}\n' in stub for name in al_repro.__all__)
+
+def test_a_misspelt_name():
+    import al_repro, pytest
+    with pytest.raises(AttributeError, match="'al_repro' has no attribute 'marginn'"): al_repro.marginn
+
+def test_importing_is_quick():
+    "Under .3 s, whatever else the machine does: the best of three"
+    code = 'import time; t = time.perf_counter(); import al_repro, sys; print(time.perf_counter() - t, "torch" in sys.modules)'
+    said = [subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT).stdout.split() for _ in range(3)]
+    assert min(float(s) for s, _ in said) < .3 and {t for _, t in said} == {'False'}

@@ -5,6 +5,7 @@
     python tools/nb.py readme                       # README.md from nbs/index.ipynb
     python tools/nb.py links --set-repo https://github.com/someone/al_repro
     python tools/nb.py check                        # everything a commit must satisfy
+    python tools/nb.py names                        # the names that `al_repro` gives by itself
     python tools/nb.py docs                         # the pages that Quarto renders, and their links
     python tools/nb.py colab strategies/30_dal      # every cell, in an empty folder, as on Colab
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'tools'))
-import colab, docs
+import colab, docs, names
 
 MAX_LINES = 40          # of a code cell
 os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
@@ -281,7 +282,7 @@ def export_problems():
             (d/rel(p)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(p, d/rel(p))
         export(d)
-        find = lambda r: {p.relative_to(r).as_posix(): p.read_text(encoding='utf-8') for p in (r/'al_repro').rglob('*.py')}
+        find = lambda r: {p.relative_to(r).as_posix(): p.read_text(encoding='utf-8') for p in (r/'al_repro').rglob('*.py') if p.name != '_names.py'}
         new, old = find(d), find(ROOT)
     res = [f'{o}: no notebook exports it' for o in sorted(old.keys() - new.keys())]
     for o, txt in sorted(new.items()):
@@ -415,6 +416,7 @@ def cmd_check(a):
         except Exception as e: res.append(f'{rel(p)}: {type(e).__name__}: {e}')
     try: res += export_problems()
     except Exception as e: res.append(str(e))
+    res += names.problems()
     try:
         if not (ROOT/'README.md').exists() or readme() != read(ROOT/'README.md'): res.append('README.md: differs from nbs/index.ipynb; run tools/nb.py readme')
     except Exception as e: res.append(f'README.md: {e}')
@@ -422,6 +424,12 @@ def cmd_check(a):
     for o in res: print(o)
     print(f'{len(notebooks())} notebooks, {len(res)} problems')
     return not res
+
+
+def cmd_names(a):
+    "Write the table of public names, and the stub that editors complete from"
+    for path, text in names.files().items(): path.write_text(text, encoding='utf-8')
+    print(f'{len(names.names())} names')
 
 
 # ---------------------------------------------------------------- docs and Colab
@@ -472,6 +480,7 @@ def main(argv=None):
     l.add_argument('--set-repo', metavar='URL', help='new address, e.g. https://github.com/owner/al_repro')
     l.add_argument('--docs', metavar='URL', help='new address of the site (default: GitHub pages of the repository)')
     add('check', cmd_check)
+    add('names', cmd_names)
     add('docs', cmd_docs)
     c = add('colab', cmd_colab)
     c.add_argument('names', nargs='*', help='e.g. strategies/30_dal (default: the shortest notebook of each kind of installation)')
