@@ -1,5 +1,5 @@
 "The shape of the package: imports lead downwards, and no line, module or function grows beyond what a person reads"
-import ast, subprocess, sys
+import ast, re, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -8,7 +8,7 @@ LAYERS = 'checks', 'data', 'models', 'select', 'query', 'strategies', 'runs', 'e
 
 def modules():
     "Name of each module, without the package's own, and its path"
-    paths = (p for p in sorted(PACKAGE.rglob('*.py')) if p.name not in ('__init__.py', '_modidx.py'))
+    paths = (p for p in sorted(PACKAGE.rglob('*.py')) if p.name[0] != '_')
     return {'.'.join(p.relative_to(PACKAGE).with_suffix('').parts): p for p in paths}
 
 MODULES = modules()
@@ -48,14 +48,49 @@ def test_nothing_imports_itself_on_a_way_round():
         for a in free: del left[a]
     assert not left, f'circles among {sorted(left)}'
 
+# ---------------------------------------------------------------- what a person can read
+
+WIDE, LONG, COMPLEX = 120, 300, 10
+TANGLED = {} # module.function -> why it may be more complex
+
+def code_files(): return [*MODULES.values(), *(ROOT/'tests').glob('*.py'), *(ROOT/'tools').glob('*.py')]
+
+def test_lines_are_short():
+    lines = ((p, i, l) for p in code_files() for i, l in enumerate(p.read_text(encoding='utf-8').splitlines(), 1))
+    wide = [f'{p.relative_to(ROOT)}:{i}: {len(l)}' for p, i, l in lines if len(l) > WIDE]
+    assert not wide, f'{len(wide)} lines are longer than {WIDE}: ' + ', '.join(wide[:20])
+
+def test_most_lines_are_shorter():
+    lines = [l for p in MODULES.values() for l in p.read_text(encoding='utf-8').splitlines()]
+    assert sum(len(l) > 100 for l in lines) < .1*len(lines)
+
+def test_modules_are_short():
+    long = {name: n for name, p in MODULES.items() if (n := len(p.read_text(encoding='utf-8').splitlines())) > LONG}
+    assert not long, long
+
+def test_functions_are_simple():
+    from radon.complexity import cc_visit
+    found = {f'{name}.{b.name}': b.complexity for name, p in MODULES.items() for b in cc_visit(p.read_text(encoding='utf-8'))}
+    tangled = {k: n for k, n in found.items() if n > COMPLEX and k not in TANGLED}
+    assert not tangled, tangled
+    assert all(found.get(k, 0) > COMPLEX for k in TANGLED), 'take what has become simple out of TANGLED'
+
+def test_no_comprehension_within_a_comprehension_within_a_lambda():
+    kinds = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+    def nested(o): return any(isinstance(x, kinds) and x is not o for x in ast.walk(o))
+    for name, path in MODULES.items():
+        lambdas = [o for o in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if isinstance(o, ast.Lambda)]
+        deep = [o.lineno for f in lambdas for o in ast.walk(f) if isinstance(o, kinds) and nested(o)]
+        assert not deep, f'{name}: lines {deep}'
+
 # ---------------------------------------------------------------- public names
 
 def test_public_names_exist_once():
     "Papers apart, each of which has its own `columns`, `counting`, ..."
     where = {}
     for name, path in MODULES.items():
-        found = [n.value for n in ast.parse(path.read_text(encoding='utf-8')).body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__']
-        for public in ast.literal_eval(found[0]) if found else (): where.setdefault(public, []).append(name)
+        found = re.search(r"(?ms)^__all__ = (\[.*?\])", path.read_text(encoding='utf-8'))
+        for public in ast.literal_eval(found[1]) if found else (): where.setdefault(public, []).append(name)
     twice = {k: v for k, v in where.items() if len(v) > 1 and not all(m.startswith('papers.') for m in v)}
     assert not twice, twice
 
