@@ -21,7 +21,7 @@ from ..core.outputs import NoDropout, evaluate, forward_pass, outputs
 from ..core.query import LABEL_FREE, Spec, build, known, select_many
 from ..core.train import fit, keep_memory
 from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
-from .workers import CONTEXT, deaf, processes, start_worker, usable_cores
+from .workers import CONTEXT, deaf, processes, reason, start_worker, usable_cores
 from .starts import (assets_named, assets_of, first_pools, made, make_query, rows_in_play, same_assets,
                                          start_pool, validation_ids)
 
@@ -246,8 +246,7 @@ def attempt(job, spec, data, out, shared, on_round): # a `Failure`, or None
     except (Stopped, OSError): raise
     except Exception as e:
         if os.environ.get('AL_REPRO_DEBUG'): raise
-        kind = '' if isinstance(e, (ValueError, TypeError, RuntimeError, ImportError)) and str(e) else type(e).__name__ + ': '*bool(str(e))
-        failed = Failure(job.protocol.folder, str(spec), tuple(job.seeds), getattr(e, 'round', None), f'{kind}{e}')
+        failed = Failure(job.protocol.folder, str(spec), tuple(job.seeds), getattr(e, 'round', None), reason(e))
         print(f'cannot go on: {failed}', file=sys.stderr, flush=True)
         return failed
 
