@@ -41,11 +41,14 @@ def train_round(protocol, pools, data, seeds, round, previous=None): # fitted gr
     with (t := Timed()): fitted = fit(protocol.recipe, data, [p.labelled for p in pools], seeds, round, previous=previous)
     with (e := Timed()): results = evaluate(fitted, data.x_test, data.y_test)
     outs = outputs(fitted, data.x, [p.ids for p in pools])
-    watch, get = Timed(), outs[0].group.get
+    watch, group = Timed(), outs[0].group
+    get, draw = group.get, group.draw
     def timed_get(name): # outputs are lazy: their time is spent inside the strategy
-        if name in outs[0].group.cache: return get(name)
+        if name in group.cache: return get(name)
         with watch: return get(name)
-    outs[0].group.get = timed_get
+    def timed_draw(*which):
+        with watch: return draw(*which)
+    group.get, group.draw = timed_get, timed_draw
     return fitted, results, outs, dict(fit=t.seconds, evaluate=e.seconds), watch
 
 # %% ../../nbs/experiments/02_runner.ipynb #ffb7cf0c
