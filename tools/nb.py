@@ -348,7 +348,8 @@ def marked_problem(cell):
 def opening_problems(path, cells, marks):
     "What keeps a notebook from running alone on Colab: badge, install cell, switch, last cell; `marks` are its flags"
     slug, _, branch = address()
-    top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:4] + ['']*4
+    top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:5] + ['']*5
+    drive = top.pop(2) if re.search(r'(?m)^DRIVE =', top[2]) else None
     code = [c.source for c in cells if c.cell_type == 'code']
     fastcore = any(re.search(r'(?m)^\s*(from|import) fastcore\b', o) for o in code)
     extra, clone = colab.kind_of(top[2]) or ('', path.parent.name in ('nbs', 'repro'))
@@ -356,6 +357,8 @@ def opening_problems(path, cells, marks):
     foreign = set(filter(None, extra.split(','))) - set(colab.EXTRAS)
     res = []
     if top[1] != badge: res.append(f'after the title comes the Colab badge, alone:\n{badge}')
+    if drive != colab.DRIVE and (drive or 'slow' in marks and clone):
+        res.append(f'between badge and install cell comes the cell on Drive:\n{colab.DRIVE}')
     if top[2] != install: res.append(f'after the badge comes the install cell:\n{install}')
     if foreign: res.append(f'installs the extra {", ".join(foreign)}; a notebook may need {" or ".join(colab.EXTRAS)}')
     if 'slow' in marks and top[3] != colab.SWITCH: res.append(f'after the install cell comes the switch:\n{colab.SWITCH}')
