@@ -151,6 +151,12 @@ def test_links_of_the_pages_are_followed(tmp_path):
     (['run(ps)'], False)])
 def test_marked_cells_wait_for_the_switch(lines, wrong): assert bool(nb.marked_problem(cell(*lines))) is wrong
 
+@pytest.mark.parametrize('source, wrong', [
+    ('#| eval: false\n!al_repro study pools --out ../../results', True), ('#| hide\n#| eval: false\nrun(ps)', True),
+    ('run(ps)', False), (nb.colab.install('a/b', 'nbs/core/x.ipynb'), False), (nb.colab.LAST, False), (nb.colab.DRIVE, False)])
+def test_what_is_not_evaluated_here_would_run_on_colab(source, wrong):
+    assert bool(nb.unrun_problem(SimpleNamespace(source=source))) is wrong
+
 def opening(install, *more, badge=None, last=nb.colab.LAST):
     "Cells of a notebook nbs/core/x.ipynb"
     slug, _, branch = nb.address()

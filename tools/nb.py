@@ -345,6 +345,12 @@ def marked_problem(cell):
     guarded = len(tree) == 1 and isinstance(tree[0], ast.If) and not tree[0].orelse
     return None if guarded and ast.unparse(tree[0].test) == test else f'is marked, so all of it stands under `if {test}:`'
 
+def unrun_problem(cell):
+    "What is wrong with a cell that is `eval: false`: `run all` on Colab knows no directives; else None"
+    known = cell.source in (colab.DRIVE, colab.LAST) or colab.kind_of(cell.source)
+    if known or not re.search(r'(?m)^#\s*\|\s*eval:\s*false', cell.source): return None
+    return 'is `eval: false`, yet "run all" on Colab runs it; show a command as text, mark other code slow'
+
 def opening_problems(path, cells, marks):
     "What keeps a notebook from running alone on Colab: badge, install cell, switch, last cell; `marks` are its flags"
     slug, _, branch = address()
@@ -388,6 +394,7 @@ def nb_problems(path):
         exports = 'nbdev_export(' in p.source and c.source != colab.LAST
         if exports: say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
         if wrong := marked_problem(p): say(f'cell {i} ({code}) {wrong}')
+        if wrong := unrun_problem(c): say(f'cell {i} ({code}) {wrong}')
         if wrong := import_problem(p): say(f'cell {i} ({code}) {wrong}')
         if n > MAX_LINES: say(f'cell {i} ({code}) has {n} lines, more than {MAX_LINES}')
         text = nb2str(outs)
