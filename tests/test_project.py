@@ -153,6 +153,12 @@ def test_links_of_the_pages_are_followed(tmp_path):
     (['run(ps)'], False)])
 def test_marked_cells_wait_for_the_switch(lines, wrong): assert bool(nb.marked_problem(cell(*lines))) is wrong
 
+@pytest.mark.parametrize('source, wrong', [
+    ('#| eval: false\n!al_repro study pools --out ../../results', True), ('#| hide\n#| eval: false\nrun(ps)', True),
+    ('run(ps)', False), (nb.colab.install('a/b', 'nbs/data/x.ipynb'), False), (nb.colab.LAST, False), (nb.colab.DRIVE, False)])
+def test_what_is_not_evaluated_here_would_run_on_colab(source, wrong):
+    assert bool(nb.unrun_problem(SimpleNamespace(source=source))) is wrong
+
 def opening(install, *more, badge=None, last=nb.colab.LAST):
     "Cells of a notebook nbs/data/x.ipynb"
     slug, _, branch = nb.address()
@@ -171,9 +177,17 @@ def test_what_stands_at_the_top_and_at_the_end():
     assert ends == (1, 1)
     assert (wrong(dev), wrong(plain, test), wrong('!pip install al_repro'), wrong(plain, marks=['slow'])) == (1, 1, 1, 1)
 
+def test_runs_that_take_long_can_be_kept_on_drive():
+    slug, path, drive, switch = nb.address()[0], 'nbs/data/x.ipynb', nb.colab.DRIVE, nb.colab.SWITCH
+    plain, clone = (nb.colab.install(slug, path, clone=o) for o in (False, True))
+    wrong = lambda *cells: nb.opening_problems(ROOT/path, opening(*cells), {'slow'})
+    assert wrong(drive, clone, switch) == wrong(drive, plain, switch) == wrong(plain, switch) == []
+    forgotten, drifted = wrong(clone, switch), wrong(drive.replace('Google Drive', 'a disk'), clone, switch)
+    assert [len(o) for o in (forgotten, drifted)] == [1, 1] and drive in forgotten[0] and drive in drifted[0]
+
 def run_alone(folder, *code):
     "What `tools/nb.py colab` does with a notebook of these cells, where the package holds one number"
-    (folder/'clone'/'nbs'/'data').mkdir(parents=True)
+    (folder/'clone'/'nbs'/'data').mkdir(parents=True, exist_ok=True)
     (folder/'clone'/'settings.ini').touch()
     with zipfile.ZipFile(folder/'x.whl', 'w') as z: z.writestr('al_repro/__init__.py', 'number = 7')
     cells = [dict(cell_type='code', source=o) for o in code]
@@ -186,6 +200,20 @@ def test_a_notebook_runs_alone(tmp_path, clone):
     where = 'import os; assert os.getcwd().count("al_repro_clone") == ' + str(int(clone))
     used = 'import al_repro', 'assert al_repro.number == 7'
     assert run_alone(tmp_path, install, *used, where, nb.colab.SWITCH, 'if RUN_SLOW: 1/0', nb.colab.LAST) is None
+
+def test_what_lies_on_drive_outlives_the_machine(tmp_path):
+    "Two machines one after the other: the second finds the clone, its records, and both folders of the environment"
+    mount = ('import sys, types; object = types.SimpleNamespace', 'new = dict(parents=True, exist_ok=True)',
+             'drive = object(mount=lambda at: Path(at, "MyDrive").mkdir(**new))',
+             'sys.modules["google.colab"] = object(drive=drive)')
+    drive = nb.colab.DRIVE.replace('DRIVE = False', 'DRIVE = True').replace('/content', str(tmp_path))
+    install, out = nb.colab.install('a/b', 'nbs/data/x.ipynb', clone=True), 'out = Path("../../results/record.json")'
+    alone = lambda *cells: run_alone(tmp_path, 'from pathlib import Path', *mount, drive, install, out, *cells)
+    where = f'import os; assert os.environ["AL_REPRO_{{}}"].startswith("{tmp_path}/drive/MyDrive")'
+    first = where.format('ASSETS'), where.format('DATA'), 'assert not out.exists()', 'out.parent.mkdir(); out.touch()'
+    assert alone(*first) is None
+    assert alone('assert out.exists()') is None
+    assert (tmp_path/'drive'/'MyDrive'/'al_repro_clone'/'results'/'record.json').exists()
 
 @pytest.mark.parametrize('code, error', [
     ('import nbdev; nbdev.nbdev_export()', 'ModuleNotFoundError'), ('open("../../settings.ini")', 'FileNotFoundError'),

@@ -3,13 +3,15 @@
 The kills are played by a process of its own, which imports everything once and forks: `driver` below.
 """
 import errno, json, os, random, shutil, signal, subprocess, sys, time, traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 import pytest, torch
 from al_repro.data.catalog import load
 from al_repro.query.strategy import REGISTRY
 from al_repro.query.spec import Spec
-from al_repro.runs import records
+from al_repro.runs import records, runner
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, table
 from al_repro.runs.runner import run, same_run
@@ -252,6 +254,13 @@ def test_deadline_then_resumed(tmp_path, short):
     assert margin(tmp_path, deadline=1e-6) == 4 and done(tmp_path) == 1
     assert margin(tmp_path) == 0
     assert_same(tmp_path, short)
+
+def test_deadline_with_runs_that_wait(monkeypatch):
+    "A run not begun is left out, while another still goes to the end of its round"
+    monkeypatch.setattr(runner, 'processes', lambda *a: ThreadPoolExecutor(1))
+    monkeypatch.setattr(runner, '_run_job', lambda job: time.sleep(1) or [job])
+    bar = SimpleNamespace(n=0, update=lambda n: None)
+    assert runner._run_workers(['begun', 'waits', 'waits too'], None, 'cpu', '', 1, time.time(), bar) == ['begun']
 
 @pytest.mark.parametrize('keep', [0, 1, .5, -1])
 def test_truncated_record_is_set_aside(keep, tmp_path, short):

@@ -346,13 +346,20 @@ def marked_problem(cell):
     return None if guarded and ast.unparse(tree[0].test) == test else f'is marked, so all of it stands under `if {test}:`'
 
 def is_page(path, marks):
-    "Does the notebook at `path` read the project's files, so that it needs a clone? Those that export nothing do, tutorials apart"
+    "Does a notebook read the project's files, so that it needs a clone? Those that export nothing, tutorials apart"
     return 'default_exp' not in marks and path.parent.name != 'tutorials'
+
+def unrun_problem(cell):
+    "What is wrong with a cell that is `eval: false`: `run all` on Colab knows no directives; else None"
+    known = cell.source in (colab.DRIVE, colab.LAST) or colab.kind_of(cell.source)
+    if known or not re.search(r'(?m)^#\s*\|\s*eval:\s*false', cell.source): return None
+    return 'is `eval: false`, yet "run all" on Colab runs it; show a command as text, mark other code slow'
 
 def opening_problems(path, cells, marks):
     "What keeps a notebook from running alone on Colab: badge, install cell, switch, last cell; `marks` are its flags"
     slug, _, branch = address()
-    top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:4] + ['']*4
+    top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:5] + ['']*5
+    drive = top.pop(2) if re.search(r'(?m)^DRIVE =', top[2]) else None
     code = [c.source for c in cells if c.cell_type == 'code']
     fastcore = any(re.search(r'(?m)^\s*(from|import) fastcore\b', o) for o in code)
     extra, clone = colab.kind_of(top[2]) or ('', is_page(path, marks))
@@ -360,6 +367,8 @@ def opening_problems(path, cells, marks):
     foreign = set(filter(None, extra.split(','))) - set(colab.EXTRAS)
     res = []
     if top[1] != badge: res.append(f'after the title comes the Colab badge, alone:\n{badge}')
+    if drive != colab.DRIVE and (drive or 'slow' in marks and clone):
+        res.append(f'between badge and install cell comes the cell on Drive:\n{colab.DRIVE}')
     if top[2] != install: res.append(f'after the badge comes the install cell:\n{install}')
     if foreign: res.append(f'installs the extra {", ".join(foreign)}; a notebook may need {" or ".join(colab.EXTRAS)}')
     if 'slow' in marks and top[3] != colab.SWITCH: res.append(f'after the install cell comes the switch:\n{colab.SWITCH}')
@@ -389,6 +398,7 @@ def nb_problems(path):
         exports = 'nbdev_export(' in p.source and c.source != colab.LAST
         if exports: say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
         if wrong := marked_problem(p): say(f'cell {i} ({code}) {wrong}')
+        if wrong := unrun_problem(c): say(f'cell {i} ({code}) {wrong}')
         if wrong := import_problem(p): say(f'cell {i} ({code}) {wrong}')
         if n > MAX_LINES: say(f'cell {i} ({code}) has {n} lines, more than {MAX_LINES}')
         text = nb2str(outs)
