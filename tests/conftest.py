@@ -9,15 +9,16 @@ for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.e
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['KERAS_BACKEND'] = 'torch' # else Keras looks for TensorFlow where a test imports it first
 
-def pytest_configure(config):
-    "Side by side (`-n 2`) a free worker takes the next group of tests"
-    if getattr(config.option, 'dist', None) == 'load': config.option.dist = 'loadgroup'
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    "Each notebook is a group of its own; other files stay whole, for their tests share fixtures"
-    for item in items:
-        if item.path.name != 'test_notebooks.py': item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Side by side (`-n 2`) a free worker takes a notebook, or all of another file, whose tests share fixtures"
+    if config.getvalue('dist') != 'load': return None
+    from xdist.scheduler import LoadScopeScheduling
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition('::')[0]
+            return nodeid if file.endswith('test_notebooks.py') else file
+    return Scheduler(config, log)
 
 def pytest_unconfigure():
     "When the process ends, IPython searches all memory for garbage once for each notebook that was run: minutes"
