@@ -9,15 +9,18 @@ for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.e
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['KERAS_BACKEND'] = 'torch' # else Keras looks for TensorFlow where a test imports it first
 
+def part_of(test): # its id
+    "What a free worker takes, side by side: a notebook, or all of another file, whose tests share fixtures"
+    file = test.partition('::')[0]
+    return test if file.endswith('test_notebooks.py') else file
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    "Side by side (`-n 2`) a free worker takes a notebook, or all of another file, whose tests share fixtures"
+    "The scheduler of `-n 2`; a `--dist` that was asked for stays"
     if config.getvalue('dist') != 'load': return None
     from xdist.scheduler import LoadScopeScheduling
     class Scheduler(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            file = nodeid.partition('::')[0]
-            return nodeid if file.endswith('test_notebooks.py') else file
+        def _split_scope(self, nodeid): return part_of(nodeid)
     return Scheduler(config, log)
 
 def pytest_unconfigure():

@@ -220,6 +220,14 @@ def test_tests_end_without_ipython(monkeypatch):
     for name in 'IPython', 'IPython.core', 'IPython.core.displayhook': monkeypatch.setitem(sys.modules, name, None)
     conftest.pytest_unconfigure()
 
+def test_tests_run_side_by_side():
+    "As the README says, with what the extra `dev` brings"
+    import conftest
+    assert '-m pytest -n 2\n' in (ROOT/'README.md').read_text(encoding='utf-8')
+    assert any(o.startswith('pytest-xdist') for o in nb.config().dev_requirements.split())
+    a, b = 'tests/test_resume.py::test_disk_full[open]', 'tests/test_notebooks.py::test_notebook[core/01_pool.ipynb]'
+    assert (conftest.part_of(a), conftest.part_of(b)) == ('tests/test_resume.py', b)
+
 def test_lower_bounds_are_tested():
     "The workflow installs what settings.ini allows at least"
     bounds = nb.config().requirements.split()
