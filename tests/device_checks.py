@@ -220,7 +220,7 @@ def test_strategy(text, fitted):
 
 # ---- experiments, by the console script
 
-EXPERIMENTS = {'dal': 'random,dal', 'diverse-minibatch': 'wclustered', 'bal': 'bal,pal(epochs=1,min_steps=5)'}
+EXPERIMENTS = {'dal': 'random,dal', 'diverse-minibatch': 'wclustered', 'bal': 'bal,pal'}
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_smoke_experiment(name, tmp_path, monkeypatch):
