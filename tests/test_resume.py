@@ -49,7 +49,7 @@ def until(true, what):
     start = time.time()
     while not true():
         if time.time() - start > PATIENCE: raise TimeoutError(f'waited {PATIENCE} s for {what}')
-        time.sleep(.005)
+        time.sleep(.02) # each look reads all records
 
 def alive(group):
     "Processes of a group that still run (one that has ended but was not collected does not count)"
