@@ -304,7 +304,7 @@ def _run_workers(jobs, data_args, device, out, workers, deadline, bar):
         while any(not f.done() for f in futures):
             time.sleep(.3); bar.update(counter.value - bar.n)
             for f in futures:
-                if f.done() and f.exception(): raise f.exception()
+                if f.done() and not f.cancelled() and f.exception(): raise f.exception()
             if deadline and time.time() > deadline:
                 for f in futures: f.cancel()
         for f in futures:
