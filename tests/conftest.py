@@ -5,7 +5,8 @@ import pytest
 THREADS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'
 if 'PYTEST_XDIST_WORKER' in os.environ: os.environ |= dict.fromkeys(THREADS, '1') # side by side, one thread each
 for name in THREADS: os.environ.setdefault(name, str(min(2, os.cpu_count() or 1)))
-for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v) # waiting threads that spin slow a busy machine, those that sleep at once an idle one
+# Waiting threads that spin slow a busy machine, those that sleep at once an idle one
+for k, v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v)
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['KERAS_BACKEND'] = 'torch' # else Keras looks for TensorFlow where a test imports it first
 
