@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['chunk_rows', 'forward_pass', 'as_logits', 'check_gradients', 'logits_of', 'NoDropout', 'draw_masks', 'tail_shapes',
-           'apply_mask', 'tail', 'folded_head', 'mc_pass', 'n_samples', 'Group', 'Outputs', 'outputs', 'evaluate']
+           'apply_mask', 'tail', 'folded_head', 'mc_pass', 'n_samples', 'Members', 'Group', 'Outputs', 'outputs',
+           'evaluate']
 
 # %% ../../nbs/models/16_outputs.ipynb #f84f7c99
 import re
@@ -164,23 +165,9 @@ def n_samples(
     "How many Monte Carlo samples an output has."
     return int(name[3:] or default) if re.fullmatch(r'mc(:[1-9]\d*)?', name) else 0
 
-# %% ../../nbs/models/16_outputs.ipynb #b5a2ec62
-class Group:
-    "The lazily computed outputs of the members of a fit, each on its own ids."
-    most = 2**30 # bytes of Monte Carlo samples; where those of all members take more, they are drawn member by member, and of one alone, the rows asked for
-    def __init__(self,
-        fitted, # a `Fitted` of m members
-        x, # (n,c,h,w) uint8 images on its device
-        ids, mc_samples=20, # for each member its u rows; t
-    ):
-        self.fitted, self.x, self.ids, self.mc_samples, self.cache = fitted, x, [np.asarray(i) for i in ids], mc_samples, {}
-        if len({len(i) for i in self.ids}) > 1: raise ValueError(f"members with {sorted({len(i) for i in self.ids})} ids in one group; group members of one size")
-
-    def get(self, name): # (m,u,...) float32 numpy
-        "Output `name` of all members, computed unless that is done; `ValueError` for an unknown name or NaN."
-        if name not in self.cache: self._compute(name)
-        return self.cache[name]
-
+# %% ../../nbs/models/16_outputs.ipynb #7a5e0d10
+class Members:
+    "What a `Group` gives to one member: rows of what all share, or samples of its own where all are too many."
     def of(self, name, i, at=slice(None)): # (k,...)
         "Rows at the places `at` of output `name` of member `i`."
         size = 4*len(self.ids[0])*n_samples(name, self.mc_samples)*getattr(self.fitted.net, 'n_classes', 0)
@@ -201,6 +188,23 @@ class Group:
     def _of_member(self, name, i): # (1,u,t,c)
         for k in [k for k in self.cache if isinstance(k, tuple)]: del self.cache[k] # another member's
         return self.draw(name, i)[None]
+
+# %% ../../nbs/models/16_outputs.ipynb #b5a2ec62
+class Group(Members):
+    "The lazily computed outputs of the members of a fit, each on its own ids."
+    most = 2**30 # bytes of Monte Carlo samples; where those of all members take more, they are drawn member by member, and of one alone, the rows asked for
+    def __init__(self,
+        fitted, # a `Fitted` of m members
+        x, # (n,c,h,w) uint8 images on its device
+        ids, mc_samples=20, # for each member its u rows; t
+    ):
+        self.fitted, self.x, self.ids, self.mc_samples, self.cache = fitted, x, [np.asarray(i) for i in ids], mc_samples, {}
+        if len({len(i) for i in self.ids}) > 1: raise ValueError(f"members with {sorted({len(i) for i in self.ids})} ids in one group; group members of one size")
+
+    def get(self, name): # (m,u,...) float32 numpy
+        "Output `name` of all members, computed unless that is done; `ValueError` for an unknown name or NaN."
+        if name not in self.cache: self._compute(name)
+        return self.cache[name]
 
     @plain_torch()
     def _compute(self, name):

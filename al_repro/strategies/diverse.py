@@ -59,18 +59,22 @@ def _filled(picks, k, m): # (k,) distinct positions
     return np.r_[picks, np.setdiff1d(np.arange(m), picks)[:k - len(picks)]]
 
 # %% ../../nbs/strategies/50_diverse.ipynb #fbe3c7ed
+def _excess(part, served): # (b,) float64
+    "Sums of what exceeds `served`; `part` (b,c) is used up."
+    part -= served
+    return np.maximum(part, 0, out=part).sum(1, dtype=np.float64)
+
 def _gains(s, rows, served): # (len(rows),) float64
     "What each of the candidates `rows` adds, a few at a time."
-    few = (rows[a:a + 32] for a in range(0, len(rows), 32))
-    return np.concatenate([np.maximum(s[r] - served, 0).sum(1, dtype=np.float64) for r in few])
+    step = max(1, 2**18//len(served)) if getattr(s, 'held', True) else 32
+    return np.concatenate([_excess(s[rows[a:a + step]], served) for a in range(0, len(rows), step)])
 
 def _losses(s, columns, before, after): # (m,) float64
     "What each candidate adds less once `columns` are served better than before."
     out, step = np.empty(len(s)), max(1, 2**18//len(columns))
     for a in range(0, len(s), step):
         part = s.block(a, a + step, columns) if hasattr(s, 'block') else s[a:a + step].take(columns, 1)
-        was, now = (np.maximum(part - x, 0).sum(1, dtype=np.float64) for x in (before, after))
-        out[a:a + step] = was - now
+        out[a:a + step] = _excess(part.copy(), before) - _excess(part, after)
     return out
 
 def greedy_cover(
@@ -176,7 +180,7 @@ def submodular(
     beta=10, # candidates for each pick; all that are left where these are fewer
     optimizer='greedy', # exact; or apricot's lazy, two-stage, naive, stochastic
     similarity='squared', # or distance: what cardinal's code does
-): # (k,) ids in the order picked
+): # (k,) ids in the order picked; with similarity=distance similarities of at most `KEPT_BYTES` are held
     "Facility location among the beta*k smallest margins (Zhdanov, 2019, Submodular)."
     check_diverse(beta, optimizer=optimizer, similarity=similarity)
     near = shortlist(query, margin_score(query.probs), k, beta)
@@ -268,7 +272,7 @@ def fass(
     k, # ids to pick
     beta=10, # candidates for each pick; all that are left where these are fewer
     f='facility', # or nearest: candidates are served by picks of their predicted class only
-): # (k,) ids in the order picked
+): # (k,) ids in the order picked; with f=nearest similarities of at most `KEPT_BYTES` are held
     "Facility location or nearest-neighbour cover among the beta*k largest entropies (Wei et al., 2015)."
     check_diverse(beta, f=f)
     near = shortlist(query, entropy_score(query.probs), k, beta)
@@ -309,7 +313,7 @@ def suggestive_annotation(
     query, # a `Query` with samples (u,t,c) and embeddings (u,d), of which only directions from 0 count: a shift of all rows changes the picks
     k, # ids to pick
     beta=2, # candidates for each pick; all that are left where these are fewer
-): # (k,) ids in the order picked
+): # (k,) ids in the order picked; similarities of at most `KEPT_BYTES` are held
     "Greedy cover of the whole pool by k of the beta*k rows on which the members disagree most (Yang et al., 2017)."
     check_diverse(beta)
     near = shortlist(query, score_samples(query, disagreement), k, beta)

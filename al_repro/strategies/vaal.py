@@ -166,6 +166,7 @@ def _pool(queries, ids): # (m,n,p) float32 on their device, or `Fetched`; ids: (
     def make(at): return torch.as_tensor(np.stack([_images(q, i[p]) for q,i,p in zip(queries, ids, at.numpy())]), device=queries[0].device)
     return held(make, len(queries), len(ids[0]))
 
+# %% ../../nbs/strategies/66_vaal.ipynb #7a5e0d09
 def unlabelled_odds(
     queries, # a list of `Query` with images and a labelled set
     how=Vaal(), # sizes, weights, length
