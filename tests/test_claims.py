@@ -57,7 +57,7 @@ def test_a_claim_is_compared_with_the_day_of_its_runs(begun, said):
     assert set(verdicts(t, [Claim('toy', '', '', (('dal', 'random'),), since='2026-11-28')]).written) == {said}
 
 def test_a_margin_has_a_day_too(monkeypatch):
-    monkeypatch.setattr('al_repro.evidence.verdicts.MARGINS_SINCE', '2026-12-24')
+    monkeypatch.setattr('al_repro.evidence.compare.MARGINS_SINCE', '2026-12-24')
     t = runs(dict(random=[50, 60, 70, 40, 55], dal=[51, 62, 73, 44, 60])).assign(begun='2026-12-01')
     claim = Claim('toy', '', '', (('dal', 'random'),), since='2026-11-28')
     assert set(verdicts(t, [claim]).written) == {'after its runs'}

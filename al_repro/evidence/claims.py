@@ -10,14 +10,19 @@ __all__ = ['MARGINS', 'MARGINS_SINCE', 'OUTCOMES', 'margin_of', 'share_of_error'
 import math, re
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from ..checks import need
 from ..query.spec import Spec
 from .combine import HOW
 from .effects import IN_WORDS, STATISTICS, said
 from .judge import KINDS, number_line
 
 # %% ../../nbs/evidence/06_claims.ipynb #8a6e5b98
-MARGINS = {'mnist': {10: 1., 100: .5, 1000: .25}, 'cifar10': {1000: 1.}, 'cifar100': {1000: 1.}, 'svhn': {1000: 1.},
-           '*': {10: 1., 100: .5, 1000: .25}}    # data -> query size from which it holds -> points
+MARGINS = { # data -> query size from which it holds -> points
+    'mnist': {10: 1., 100: .5, 1000: .25},
+    'cifar10': {1000: 1.},
+    'cifar100': {1000: 1.},
+    'svhn': {1000: 1.},
+    '*': {10: 1., 100: .5, 1000: .25}}
 MARGINS_SINCE = '2026-11-28' # the day on which they were last changed; days were not noted before
 
 def margin_of(
@@ -28,7 +33,8 @@ def margin_of(
     "The smallest difference that matters; raises ValueError where none is set."
     margins = MARGINS if margins is None else margins
     steps = next((margins[k] for k in (data, data.split('-')[0], '*') if k in margins), None)
-    if not steps: raise ValueError(f'margins has none for data={data!r}; add it, or a default under "*", before looking at runs')
+    need(steps, f'margins has none for data={data!r}; add it, or a default under "*", before looking at runs',
+         'margins')
     return steps[max((q for q in steps if q <= query), default=min(steps))]
 
 def share_of_error(
@@ -78,11 +84,14 @@ class Part:
     setting:str = '' # for claims that may depend on one
 
     @property
-    def text(self): return f'{said(self.a)} vs {said(self.b)}' + (f', {IN_WORDS[self.statistic]}' if self.statistic in IN_WORDS else '')
+    def text(self):
+        words = IN_WORDS.get(self.statistic)
+        return f'{said(self.a)} vs {said(self.b)}' + (f', {words}' if words else '')
 
 def names_of(side): # a side of a Part -> tuple of names, () for a number
     "The strategies on one side of a comparison."
-    return side if isinstance(side, tuple) else (side,) if isinstance(side, str) else ()
+    if isinstance(side, str): return (side,)
+    return side if isinstance(side, tuple) else ()
 
 # %% ../../nbs/evidence/06_claims.ipynb #c4035b13
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Claim:
     since:str = '' # day of its last change, e.g. '2026-11-28'
 
     def __post_init__(self):
-        if not self.parts: raise ValueError(f"claim {self.id!r} has no parts; give pairs such as ('dal', 'random')")
+        need(self.parts, f"claim {self.id!r} has no parts; give pairs such as ('dal', 'random')")
         if self.study: object.__setattr__(self, 'statistic', 'value')
         object.__setattr__(self, 'parts', tuple(map(self._own, self.parts)))
         self._check('combine', self.combine, HOW)
@@ -113,17 +122,17 @@ class Claim:
         for p in self.parts:
             self._check('kind', p.kind, KINDS)
             self._check('statistic', p.statistic, tuple(STATISTICS))
-        if self.since and not re.fullmatch(r'\d{4}-\d\d-\d\d', self.since):
-            raise ValueError(f"since={self.since!r} of claim {self.id!r} is no day; write it as '2026-11-28'")
-        if self.combine == 'any' and any(p.kind != 'superiority' for p in self.parts):
-            raise ValueError(f"claim {self.id!r}: 'any' is defined for kind='superiority' alone; use combine='all'")
+        need(not self.since or re.fullmatch(r'\d{4}-\d\d-\d\d', self.since),
+             f"since={self.since!r} of claim {self.id!r} is no day; write it as '2026-11-28'", 'since')
+        need(self.combine != 'any' or all(p.kind == 'superiority' for p in self.parts),
+             f"claim {self.id!r}: 'any' is defined for kind='superiority' alone; use combine='all'", 'combine')
 
     def _own(self, part):
         part = part if isinstance(part, Part) else Part(*part)
         return replace(part, kind=part.kind or self.kind, statistic=part.statistic or self.statistic)
 
     def _check(self, name, value, known):
-        if value not in known: raise ValueError(f'{name}={value!r} of claim {self.id!r} is not known; use one of {known}')
+        need(value in known, f'{name}={value!r} of claim {self.id!r} is not known; use one of {known}', name)
 
 # %% ../../nbs/evidence/06_claims.ipynb #8707b414
 OUTCOMES = ('holds', 'small', 'depends', 'fails', 'undecided', 'description only', 'not run')   # of a claim
@@ -153,8 +162,8 @@ def written(
     if not begun: return ''
     if '' in begun: return 'its runs are undated'
     if '' in since: return 'the claim is undated'
-    last = max(since)
-    return 'before its runs' if last <= min(begun) else 'after some of its runs' if last <= max(begun) else 'after its runs'
+    if max(since) <= min(begun): return 'before its runs'
+    return 'after some of its runs' if max(since) <= max(begun) else 'after its runs'
 
 # %% ../../nbs/evidence/06_claims.ipynb #0234538a
 def base_name(

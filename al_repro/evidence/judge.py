@@ -9,7 +9,8 @@ __all__ = ['FIVE', 'KINDS', 'COMPARED', 'AGAINST', 'place_interval', 'number_lin
 # %% ../../nbs/evidence/02_judge.ipynb #dba82e1b
 import math
 import numpy as np
-from .effects import MIN_SEEDS, Effect, seeds_needed
+from .effects import MIN_SEEDS, Effect
+from .seeds import seeds_needed
 
 # %% ../../nbs/evidence/02_judge.ipynb #428540cb
 FIVE = ('holds', 'small', 'no lead that matters', 'reversed', 'undecided')

@@ -37,30 +37,43 @@ def shortened(
     records, # of any number of protocols
 ): # the records, relabelled; dict short name -> full labels
     "Call the protocol's own variant of a strategy by its bare name, unless that name is taken."
+    cell = lambda r: (r['protocol']['name'], r['data']['name'], r['protocol']['scale'])
     groups, out, full = {}, [], {}
-    for r in records: groups.setdefault((r['protocol']['name'], r['data']['name'], r['protocol']['scale']), []).append(r)
-    for (name, _, scale), rs in groups.items():
-        ps = siblings(name, rs[0]['protocol']['data'], scale, rs[0]['data']['n'])
-        taken = {r['label'] for r in rs}
-        specs = ps[name].strategies if name in ps else ()
-        own = {str(s): s.name for s in specs if s.options and s.name not in taken and sum(o.name == s.name for o in specs) == 1}
+    for r in records: groups.setdefault(cell(r), []).append(r)
+    for rs in groups.values():
+        own, labels = _short_labels(rs), sorted({r['label'] for r in rs})
         out += [dict(r, label=own.get(r['label'], r['label'])) for r in rs]
-        for label in sorted(taken & set(own)): full.setdefault(own[label], []).append(label)
-    return out, {k: list(dict.fromkeys(v)) for k,v in full.items()}
+        for label in labels:
+            if label in own: full.setdefault(own[label], {})[label] = None # a set in order
+    return out, {k: list(v) for k,v in full.items()}
+
+def _short_labels(records): # dict label -> bare name; records: of one protocol
+    "The labels that a bare name can stand for: a protocol's only variant of a strategy."
+    p = records[0]['protocol']
+    now = siblings(p['name'], p['data'], p['scale'], records[0]['data']['n']).get(p['name'])
+    if now is None: return {}
+    names = [s.name for s in now.strategies]
+    taken = {r['label'] for r in records}
+    alone = lambda s: s.options and s.name not in taken and names.count(s.name) == 1
+    return {str(s): s.name for s in now.strategies if alone(s)}
 
 # %% ../../nbs/evidence/12_scorecard.ipynb #6774a960
 def hours_of(
     done, # tidy table of finished runs
     studies=None, # of `study_table`
 ): # a function of (protocol, data, scale, strategy)
-    "Core hours of one run, or of one seed of a study, mean over the seeds that have finished it, NaN if none has; for `verdicts`."
+    """Core hours of one run, or of one seed of a study, for `verdicts`.
+
+    The mean over the seeds that have finished it, NaN if none has."""
+    parts = ['seconds_fit', 'seconds_outputs', 'seconds_select']
+    at = lambda t, *cell: (t.protocol == cell[0]) & (t.data == cell[1]) & (t.scale == cell[2])
     def hours(protocol, data, scale, strategy):
-        if protocol.startswith('study-'):
-            if studies is None: return float('nan')
-            mine = studies[(studies.protocol == protocol) & (studies.data == data) & (studies.scale == scale)]
-            return mine.drop_duplicates('seed').seconds.mean()/3600
-        t = done[(done.protocol == protocol) & (done.data == data) & (done.scale == scale) & (done.strategy == strategy)]
-        return t[['seconds_fit', 'seconds_outputs', 'seconds_select']].sum(axis=1).groupby(t.seed).sum().mean()/3600
+        cell = protocol, data, scale
+        if not protocol.startswith('study-'):
+            t = done[at(done, *cell) & (done.strategy == strategy)]
+            return t[parts].sum(axis=1).groupby(t.seed).sum().mean()/3600
+        if studies is None: return float('nan')
+        return studies[at(studies, *cell)].drop_duplicates('seed').seconds.mean()/3600
     return hours
 
 # %% ../../nbs/evidence/12_scorecard.ipynb #d91ac8fb
@@ -69,12 +82,15 @@ def paper_verdicts(
     records, # fresh ones of any kind
     studies=None, # of `study_table`
 ): # what `verdicts` returns
-    "The verdicts on a paper's claims, on the protocols in which these are at home and on whatever else the records hold; with the hours that open ones would take."
+    """The verdicts on a paper's claims, with the hours that open ones would take.
+
+    On the protocols in which the claims are at home, and on whatever else the records hold."""
     own, tested = paper.counted(records), paper.tested()
     runs = paper.reading(table(own), own)
     cells = [(p.name, p.data, p.scale, p.query) for p in tested]
     hours = hours_of(fresh(runs), studies) if len(runs) else None
-    return verdicts(runs, paper.claims, cells=cells, studies=studies, seeds={p.name: p.seeds for p in tested}, hours=hours)
+    seeds = {p.name: p.seeds for p in tested}
+    return verdicts(runs, paper.claims, cells=cells, studies=studies, seeds=seeds, hours=hours)
 
 # %% ../../nbs/evidence/12_scorecard.ipynb #4b245ab7
 def all_verdicts(
@@ -87,16 +103,26 @@ def all_verdicts(
     return {p.title: paper_verdicts(p, records, studies) for p in papers().values()}
 
 # %% ../../nbs/evidence/12_scorecard.ipynb #68cb68d5
-_COLUMN = {'holds': 'hold', 'small': 'small', 'depends': 'depend', 'fails': 'fail', 'undecided': 'undecided', 'description only': 'undecided', 'not run': 'not run'}
+_COLUMN = { # where an outcome is counted
+    'holds': 'hold',
+    'small': 'small',
+    'depends': 'depend',
+    'fails': 'fail',
+    'undecided': 'undecided',
+    'description only': 'undecided',
+    'not run': 'not run'}
 
 def in_short(
     found, # of `all_verdicts`
 ): # DataFrame of counts: hold, small, depend, fail, undecided, not run; by paper, data and scale
     "How many claims came out how inside the scope of their source; places where nothing was run are left out."
-    rows = [dict(paper=paper, data=o.data, scale=o.scale, outcome=_COLUMN[o.outcome]) for paper,v in found.items() for o in overall(v[v.inside.astype(bool)]).itertuples()]
-    counts = pd.DataFrame(rows, columns=['paper', 'data', 'scale', 'outcome']).value_counts(sort=False).unstack(fill_value=0)
-    t = counts.reindex(columns=list(dict.fromkeys(_COLUMN.values())), fill_value=0)
-    t = t.reindex(list(dict.fromkeys((r['paper'], r['data'], r['scale']) for r in rows)))
+    rows = []
+    for paper, v in found.items():
+        for o in overall(v[v.inside.astype(bool)]).itertuples():
+            rows.append((paper, o.data, o.scale, _COLUMN[o.outcome]))
+    counts = pd.DataFrame(rows, columns=['paper', 'data', 'scale', 'outcome']).value_counts(sort=False)
+    t = counts.unstack(fill_value=0).reindex(columns=list(dict.fromkeys(_COLUMN.values())), fill_value=0)
+    t = t.reindex(list(dict.fromkeys(r[:3] for r in rows)))
     return t[t.drop(columns='not run').sum(axis=1) > 0]
 
 def beyond(

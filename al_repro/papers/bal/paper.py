@@ -9,7 +9,8 @@ __all__ = ['EVERYWHERE', 'EXPERIMENTS', 'STUDIES', 'NAMES', 'PAPER', 'counting',
 from dataclasses import replace
 from ...evidence.scorecard import both_scales, counted
 from .claims import BAL_CLAIMS
-from .protocols import BETAS, columns, like, make, make_ablation, make_beta, make_pretext
+from .columns import columns
+from .protocols import BETAS, like, make, make_ablation, make_beta, make_pretext
 from .runs import as_claimed
 from ...runs.paper import Experiment, Paper, SCALES, protocols, register
 from ...runs.study import Study

@@ -4,32 +4,48 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT_DROPOUT', 'SGD', 'FLIP', 'MAIN', 'GOES_ON',
-           'PT4AL', 'PRETEXT', 'SIDE', 'DEPARTURES', 'QUICK', 'FAST', 'SMOKE', 'GRID', 'PARTS', 'PT4AL_CODE',
-           'NETWORKS', 'VGG', 'SOURCES', 'TABLE_I', 'CODE', 'bought', 'bal_spec', 'like', 'compared', 'paper',
-           'departing', 'quick', 'smoke', 'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext', 'network',
-           'normed', 'optimiser_of_round', 'decay', 'sources', 'ours', 'columns']
+           'PT4AL', 'PRETEXT', 'SIDE', 'DEPARTURES', 'QUICK', 'FAST', 'SMOKE', 'GRID', 'PARTS', 'PT4AL_CODE', 'bought',
+           'bal_spec', 'like', 'compared', 'paper', 'departing', 'quick', 'smoke', 'scaled', 'make', 'make_beta',
+           'make_ablation', 'make_pretext']
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c0cda2bf
 from dataclasses import replace
+from ...checks import need
 from ...data.catalog import DIGITS, family
 from ...models.pretext import NORMS, PRETEXTS, Pretext, TASKS
-from ...models.recipe import LAST, Recipe, training_of
+from ...models.recipe import LAST, Recipe
 from ...query.spec import Spec
-from ...runs.paper import Setting
 from ...runs.protocol import Protocol
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #06f19886
-ROWS = {'digits': DIGITS, 'mnist': 60_000, 'fashion-mnist': 60_000, 'cifar10': 50_000, 'cifar100': 50_000, 'svhn': 73_257, 'caltech101': 6941, 'tiny-imagenet': 100_000} # to label
-BUDGETS = {'base': (.1, .05, 6), 'large': (.1, .1, 9), 'small': (.02, .02, 4)} # share at the start, share of a query, queries
+ROWS = { # to label
+    'digits': DIGITS,
+    'mnist': 60_000,
+    'fashion-mnist': 60_000,
+    'cifar10': 50_000,
+    'cifar100': 50_000,
+    'svhn': 73_257,
+    'caltech101': 6941,
+    'tiny-imagenet': 100_000}
+BUDGETS = { # share at the start, share of a query, queries
+    'base': (.1, .05, 6),
+    'large': (.1, .1, 9),
+    'small': (.02, .02, 4)}
 
 def bought(budget, n): # dict(initial, query, rounds)
     "The budget of `n` rows in whole labels; `ValueError` if a query would be empty."
     first, step, rounds = BUDGETS[budget]
-    if int(step*n + 1e-6) < 1: raise ValueError(f"{n} rows are too few for the {budget} budget, {step:.0%} a query; use {int(1/step)} or more")
-    return dict(initial=int(first*n + 1e-6), query=int(step*n + 1e-6), rounds=rounds)
+    initial, query = int(first*n + 1e-6), int(step*n + 1e-6)
+    few = f"{n} rows are too few for the {budget} budget, {step:.0%} a query; use {int(1/step)} or more"
+    need(query > 0, few, 'n')
+    return dict(initial=initial, query=query, rounds=rounds)
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #8666a849
-BETAS = {'caltech101': dict(base=1.3, large=2.5, small=.5), 'svhn': dict(base=1.4, large=2., small=1.), 'cifar10': dict(base=1.2, large=2., small=1.), 'tiny-imagenet': dict(base=1.2, large=2.5, small=.5)} # README of the code
+BETAS = { # README of the code
+    'caltech101': dict(base=1.3, large=2.5, small=.5),
+    'svhn': dict(base=1.4, large=2., small=1.),
+    'cifar10': dict(base=1.2, large=2., small=1.),
+    'tiny-imagenet': dict(base=1.2, large=2.5, small=.5)}
 REFERENCE, CYCLES = BETAS['cifar10']['base'], BUDGETS['base'][2] + 1 # of the ablations
 RIVALS = ('random', 'least_confidence', 'entropy', 'dbal_entropy', 'coreset', 'vaal', 'pal', 'activeft')
 WITHOUT_DROPOUT = ('vgg16_bn', 'resnet18', 'resnet14', 'resnet8')
@@ -42,15 +58,19 @@ def like(name): # a key of BETAS, or None
 
 def compared(p, budget, **own): # tuple of Specs
     "BAL and its rivals for a protocol at a budget; `own`: strategy -> its options."
-    beta = BETAS[like(p.data_name) or 'cifar10'][budget]
+    beta, cycles = BETAS[like(p.data_name) or 'cifar10'][budget], p.rounds + 1
     names = [s for s in RIVALS if s != 'dbal_entropy' or p.recipe.model not in WITHOUT_DROPOUT]
-    return (*(Spec.make(s, **own.get(s, {})) for s in names), Spec.make('pt4al', cycles=p.rounds + 1), bal_spec(p.rounds + 1, beta))
+    rivals = [Spec.make(s, **own.get(s, {})) for s in names]
+    return *rivals, Spec.make('pt4al', cycles=cycles), bal_spec(cycles, beta)
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #3b47115e
-SGD = dict(batch=128, lr=.1, optimizer='sgd', momentum=.9, weight_decay=5e-4, augment=('crop', 'flip'), init='torch', **LAST)
+SGD = dict(batch=128, lr=.1, optimizer='sgd', momentum=.9, weight_decay=5e-4, augment=('crop', 'flip'),
+           init='torch', **LAST)
 FLIP = SGD | dict(augment=('flip',))
-MAIN = {'cifar10': Recipe('vgg16_bn', epochs=100, milestones=(30, 60, 90), **SGD), 'svhn': Recipe('vgg16_bn', epochs=100, milestones=(80,), **FLIP),
-        'caltech101': Recipe('vgg16_bn', epochs=100, milestones=(80,), **FLIP | dict(lr=.001, batch=16))}
+MAIN = {
+    'cifar10': Recipe('vgg16_bn', epochs=100, milestones=(30, 60, 90), **SGD),
+    'svhn': Recipe('vgg16_bn', epochs=100, milestones=(80,), **FLIP),
+    'caltech101': Recipe('vgg16_bn', epochs=100, milestones=(80,), **FLIP | dict(lr=.001, batch=16))}
 GOES_ON = dict(warm=True, fresh_optimizer=True) # the base budget
 PT4AL = Recipe('resnet18', epochs=200, milestones=(160,), **SGD, **NORMS['pt4al'], **GOES_ON) # main.py of PT4AL's code
 PRETEXT = {'cifar10': PRETEXTS['bal'], 'svhn': PRETEXTS['bal-svhn'], 'caltech101': PRETEXTS['bal-caltech101']}
@@ -79,9 +99,10 @@ def departing(
 ): # a Protocol, its name with the departures
     "A protocol as earlier versions had it, in one respect or in several; `ValueError` for an unknown name."
     for name in names:
-        if name not in DEPARTURES: raise ValueError(f"departure {name!r} is unknown; choose from {', '.join(DEPARTURES)}")
+        need(name in DEPARTURES, f"departure {name!r} is unknown; choose from {', '.join(DEPARTURES)}")
         own, recipe, pretext = DEPARTURES[name]
-        p = replace(p, name=f'{p.name}-{name}', recipe=replace(p.recipe, **recipe), pretext=replace(p.pretext, **pretext), **own)
+        recipe, pretext = replace(p.recipe, **recipe), replace(p.pretext, **pretext)
+        p = replace(p, name=f'{p.name}-{name}', recipe=recipe, pretext=pretext, **own)
     return p
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c78ee278
@@ -95,30 +116,45 @@ SMOKE = dict(vaal=dict(epochs=2, width=32), pal=dict(model='mlp', epochs=1, min_
 
 def quick(budget, data, n): # a Protocol
     "The same for two cores."
-    kind = 'digits' if data == 'digits' else family(data, n) if family(data, n) != 'digits' else 'folder'
-    recipe, pretext, pool, size = QUICK[kind]
-    rows = min(pool or n, n)
-    p = Protocol(f'bal-{budget}', data, 'quick', **bought(budget, rows), recipe=replace(recipe, warm=budget == 'base'), pool=pool, size=size, start='own', pretext=pretext, seeds=10)
+    small = data != 'digits' and family(data, n) == 'digits'
+    recipe, pretext, pool, size = QUICK['folder' if small else family(data, n)]
+    p = Protocol(f'bal-{budget}', data, 'quick', **bought(budget, min(pool or n, n)), pool=pool, size=size,
+                 recipe=replace(recipe, warm=budget == 'base'), start='own', pretext=pretext, seeds=10)
     return replace(p, strategies=compared(p, budget, **FAST))
 
+# %% ../../../nbs/papers/bal/00_protocols.ipynb #7e72368b
 def smoke(p): # a Protocol
     "The first two of all rounds, with two seeds, in seconds; no evidence for anything."
-    p = replace(p, scale='smoke', query=min(20, p.query), initial=min(20, p.initial), rounds=2, pool=400, recipe=replace(p.recipe, steps=20, milestones=()), pretext=replace(p.pretext, epochs=1, milestones=(), model='mlp'), validation=min(p.validation, 50), seeds=2)
-    return replace(p, strategies=tuple(Spec.make(s.name, **dict(s.options) | SMOKE.get(s.name, {})) for s in p.strategies))
+    recipe = replace(p.recipe, steps=20, milestones=())
+    pretext = replace(p.pretext, epochs=1, milestones=(), model='mlp')
+    few = dict(query=min(20, p.query), initial=min(20, p.initial), validation=min(p.validation, 50))
+    own = lambda s: dict(s.options) | SMOKE.get(s.name, {})
+    strategies = tuple(Spec.make(s.name, **own(s)) for s in p.strategies)
+    return replace(p, scale='smoke', rounds=2, pool=400, seeds=2, recipe=recipe, pretext=pretext,
+                   strategies=strategies, **few)
 
 def scaled(budget, data, scale, n): # a Protocol
     "A budget at a scale; `ValueError` for a data set whose size is not known."
     rows = n or ROWS.get(data)
-    if rows is None: raise ValueError(f"the budgets of BAL are shares of a data set, and the size of {data!r} is not known; choose one of {', '.join(ROWS)}, or pass n=, the number of rows that may get a label")
-    return smoke(quick(budget, data, rows)) if scale == 'smoke' else (paper if scale == 'paper' else quick)(budget, data, rows)
+    need(rows is not None, f"the budgets of BAL are shares of a data set, and the size of {data!r} is not known; "
+         f"choose one of {', '.join(ROWS)}, or pass n=, the number of rows that may get a label", 'data')
+    if scale == 'smoke': return smoke(quick(budget, data, rows))
+    return (paper if scale == 'paper' else quick)(budget, data, rows)
+
+def _again(p, name, strategies, **how): # a Protocol
+    "The base budget once more, with some of its strategies."
+    few = tuple(s for s in p.strategies if s.name in strategies)
+    return replace(p, name=f'bal-base-{name}', strategies=few, **how)
 
 def make(data='digits', scale='quick', n=None): # a list of Protocols
-    "The three budgets, without those too small for the rows, and the base one twice more: with one first batch for all, and trained afresh in every round."
+    """The three budgets, without those too small for the rows, and the base one twice more.
+
+    Once with one first batch for all, and once trained afresh in every round."""
     if scale == 'smoke': return [scaled('base', data, scale, n)]
     ps = [scaled(b, data, scale, n) for b in BUDGETS if b == 'base' or n is None or BUDGETS[b][1]*n >= 1]
-    again = lambda name, *these, **how: replace(ps[0], name=f'bal-base-{name}', strategies=tuple(s for s in ps[0].strategies if s.name in these), **how)
-    return [*ps, again('shared', 'random', 'pt4al', 'activeft', 'bal', start='shared'),
-            again('cold', 'random', 'least_confidence', 'pt4al', 'bal', recipe=replace(ps[0].recipe, warm=False, fresh_optimizer=False))]
+    shared = _again(ps[0], 'shared', ('random', 'pt4al', 'activeft', 'bal'), start='shared')
+    afresh = replace(ps[0].recipe, warm=False, fresh_optimizer=False)
+    return [*ps, shared, _again(ps[0], 'cold', ('random', 'least_confidence', 'pt4al', 'bal'), recipe=afresh)]
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #79ffb45c
 GRID = (.5, 1., 1.2, 1.5, 2.) # candidates for the factor; the paper's grid is not given
@@ -127,79 +163,32 @@ def make_beta(data='digits', scale='quick', n=None): # a list of Protocols
     "BAL at the base budget with every factor of the grid, and random; a tenth of the rows is kept out of play."
     p = scaled('base', data, 'quick' if scale == 'smoke' else scale, n)
     rows = p.pool or n or ROWS[data]
-    p = replace(p, name='bal-beta', validation=rows//10, strategies=(Spec.make('random'), *(bal_spec(p.rounds + 1, b) for b in GRID)))
+    strategies = Spec.make('random'), *(bal_spec(p.rounds + 1, b) for b in GRID)
+    p = replace(p, name='bal-beta', validation=rows//10, strategies=strategies)
     return [smoke(p) if scale == 'smoke' else p]
 
-PARTS = (*(dict(by=b) for b in ('loss', 'nearest', 'random')), dict(order='descending'), dict(beta=1.), *(dict(sampler=s) for s in ('entropy', 'kmeans', 'kmeans-embeds', 'random')), dict(confidence='l2-normalised'), dict(geometry='code'))
+# %% ../../../nbs/papers/bal/00_protocols.ipynb #254288f6
+PARTS = ( # what is exchanged
+    dict(by='loss'), dict(by='nearest'), dict(by='random'),
+    dict(order='descending'),
+    dict(beta=1.),
+    dict(sampler='entropy'), dict(sampler='kmeans'), dict(sampler='kmeans-embeds'), dict(sampler='random'),
+    dict(confidence='l2-normalised'),
+    dict(geometry='code'))
 PT4AL_CODE = ({}, dict(sort='string'), dict(confidence='l2-normalised'))
 
 def make_ablation(data='digits', scale='quick', n=None): # a list of Protocols
     "BAL with one part exchanged at a time (section 5), and BAL and PT4AL with what their released code does."
     p = scaled('base', data, scale, n)
     own = dict(cycles=CYCLES, beta=REFERENCE)
-    return [replace(p, name='bal-ablation', strategies=(Spec.make('bal', **own), *(Spec.make('bal', **own | o) for o in PARTS), *(Spec.make('pt4al', cycles=CYCLES, **o) for o in PT4AL_CODE)))]
+    bals = [Spec.make('bal', **own | o) for o in ({}, *PARTS)]
+    pt4als = [Spec.make('pt4al', cycles=CYCLES, **o) for o in PT4AL_CODE]
+    return [replace(p, name='bal-ablation', strategies=(*bals, *pt4als))]
 
 def make_pretext(data='digits', scale='quick', n=None): # a list of Protocols
     "BAL on the features of each pretext task (section 5.1)."
     p = scaled('base', data, scale, n)
     views = ('zoom',) if family(data) != 'cifar10' else ('zoom', 'flip', 'colour')
-    own = lambda task: replace(p.pretext, task=task, augment=views if task in ('simclr', 'simsiam') else p.pretext.augment)
+    augment = lambda task: views if task in ('simclr', 'simsiam') else p.pretext.augment
+    own = lambda task: replace(p.pretext, task=task, augment=augment(task))
     return [replace(p, name=f'bal-pretext-{task}', pretext=own(task), strategies=(bal_spec(CYCLES),)) for task in TASKS]
-
-# %% ../../../nbs/papers/bal/00_protocols.ipynb #e1bc9852
-NETWORKS = dict(vgg16_bn="VGG16 as in the code", vgg16="DAL's VGG16: ReLU before batch normalisation, dropout, one more dense layer",
-                lenet="DAL's LeNet", mlp='a perceptron', resnet18='ResNet18', resnet14='a residual network of 14 layers', resnet8='a residual network of 8 layers')
-
-def network(model): # in words
-    "A network, and whether it is the source's."
-    return NETWORKS[model] + ", not the source's network"*(model != 'vgg16_bn')
-
-def normed(r): # anything with `mean` and `sd`, or a dict of them; in words
-    "What is done to the pixels."
-    mean, sd = (r[k] if isinstance(r, dict) else getattr(r, k) for k in ('mean', 'sd'))
-    say = lambda v: ', '.join(f'{x:.4g}' for x in v)
-    return f'x/255, less {say(mean)}, over {say(sd)}' if len(mean) else 'x/255'
-
-def optimiser_of_round(r): # a Recipe; in words
-    "Whether a round has a new optimiser."
-    return 'a new one' if r.fresh_optimizer or not r.warm else "carried on from the round before, unlike the code's"
-
-def decay(r): # a Recipe; in words
-    "What pulls the weights to 0."
-    return f'{r.weight_decay:g} on all parameters' if r.weight_decay else f'{2*r.l2:g} on kernels' if r.l2 else 'none'
-
-# %% ../../../nbs/papers/bal/00_protocols.ipynb #aee67178
-VGG = 'VGG16: convolution, batch normalisation, ReLU; no dropout, one linear layer'
-SOURCES = { # the same for all data sets; a dash: not said
-    'labels': ('10 to 40 %, 10 to 100 %, 2 to 10 %', 'ten times 10 % by default; the sub-pools fit 10 to 40 % only'), 'rows in play': ('all', 'all'), 'runs': ('3', '1 a call'),
-    'network': ('VGG16', VGG), 'first weights': ('-', "PyTorch's own"),
-    'pretext network': ('VGG16', VGG), 'optimiser of a round': ('-', 'a new one, also where the weights go on'), 'training': ('100 epochs', '100 epochs'), 'weight decay': ('not legible', '5e-4 on all parameters'), 'weights kept': ('-', 'best test accuracy'), 'between rounds': ('goes on (base); afresh (large)', 'goes on'),
-    'first batch': ('own for PT4AL and BAL, else shared', 'own'), 'features': ('-', 'before the classifier, each image turned at random'), 'clusters': ('not legible', 'as many as classes'), 'starts of k-means': ('-', "scikit-learn's default, 10 before version 1.4"),
-    'balancing factor': ('by accuracy after the second batch', 'an argument; values in the README'), 'sampler': ('smallest maximal posterior', 'softmax of L2-normalised logits'), 'short pools': ('-', '-')}
-TABLE_I = { # data set -> what Table I prints of the main task: rate and batch, milestones; and of the pretext task: rate, batch
-    'cifar10': ('0.1, batch 128', '30, 60, 90', '0.01, batch 256'), 'svhn': ('0.1, batch 128', '80', '0.01, batch 256'), 'caltech101': ('0.001, batch 16', '80', '0.001, batch 16')}
-CODE = { # data set -> rows, side, augmentation of custom_datasets.py
-    'cifar10': (50_000, 32, 'crop and flip'), 'svhn': (73_257, 32, 'flip, test images too'), 'caltech101': (7857, '224, which its VGG16 does not take', 'flip, test images too'), 'tiny-imagenet': (100_000, 224, 'resized crop and flip')}
-
-def sources(p): # dict setting -> (paper, code)
-    "Of the data set of a protocol, or of CIFAR-10 if the paper does not use it."
-    name = p.data if p.data in CODE else 'cifar10'
-    (rate, milestones, pretext), (rows, side, views) = TABLE_I.get(name, ('-',)*3), CODE[name]
-    return SOURCES | {'data': (name, f'{name}, {rows:,} rows'), 'image size': ('-', f'{side}'), 'optimiser': (rate, 'SGD 0.1, momentum 0.9, batch 128 by default'), 'milestones': (milestones, '30, 60, 90 by default'),
-                      'augmentation': ('-', views), 'input': ('-', normed(NORMS[name])), 'pretext task': (f'rotation, 120 epochs, {pretext}', 'rotation, 120 epochs, 0.1, batch 256 by default')}
-
-def ours(p): # dict setting -> value, read off the protocol
-    "What this protocol does."
-    r, t = p.recipe, p.pretext
-    bals = [dict(s.options) for s in p.strategies if s.name == 'bal']
-    share = lambda k: f'{k/(p.pool or ROWS.get(p.data, 0)):.0%}' if p.pool or p.data in ROWS else f'{k:,}'
-    side = f'{p.size or dict(digits=8, mnist=28).get(family(p.data), 32)}'
-    return {'data': f'{p.data}, {ROWS[p.data]:,} rows' if p.data in ROWS else p.data_name, 'image size': side, 'labels': f'{share(p.initial)} to {share(p.labels)}', 'rows in play': f'{p.pool:,} drawn for each seed' if p.pool else 'all', 'runs': f'{p.seeds}', 'network': network(r.model), 'first weights': dict(glorot='Glorot uniform', torch="PyTorch's own")[r.init], 'input': normed(r), 'training': training_of(r),
-        'optimiser': f'{r.optimizer} {r.lr:g}, batch {r.batch}' + f', momentum {r.momentum:g}'*bool(r.momentum), 'milestones': ', '.join(map(str, r.milestones)) or 'none', 'weight decay': decay(r), 'augmentation': ' and '.join(r.augment) or 'none',
-        'weights kept': r.checkpoint, 'between rounds': 'goes on' if r.warm else 'afresh', 'optimiser of a round': optimiser_of_round(r), 'first batch': 'own for PT4AL, BAL and ActiveFT, else shared' if p.start == 'own' else 'shared', 'pretext task': f'{t.task}, {t.epochs} epochs, {t.lr:g}, batch {t.batch}', 'pretext network': network(t.model),
-        'features': 'before the classifier, no image turned', 'clusters': 'as many as classes', 'starts of k-means': '10, of the run\'s own seed', 'balancing factor': ', '.join(sorted({f"{o['beta']:g}" for o in bals})) or '-', 'sampler': 'smallest maximal posterior', 'short pools': 'filled from the rest by the same sampler'}
-
-def columns(p): # list of `Setting`s
-    "A protocol beside its sources."
-    src = sources(p)
-    return [Setting(k, *src.get(k, ('-', '-')), v) for k, v in ours(p).items()]

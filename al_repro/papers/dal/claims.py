@@ -14,59 +14,102 @@ from ...evidence.claims import Claim, Part, Scope
 _DAL = 'Gissin & Shalev-Shwartz 2019, section {}'
 _SINCE = '2026-11-28'
 UNCERTAINTY, DBAL = ('least_confidence', 'entropy'), ('dbal_least_confidence', 'dbal_entropy') # the better of two
-PAPER = Scope(('mnist', 'cifar10'), says='MNIST with LeNet, query sizes 10, 100, 1000; CIFAR-10 with VGG-16, query sizes 1000, 5000, 10000')
+
+_SIZES = 'MNIST with LeNet, query sizes 10, 100, 1000; CIFAR-10 with VGG-16, query sizes 1000, 5000, 10000'
+_LARGE = 'MNIST with LeNet at query size 1000; CIFAR-10 with VGG-16 at 1000, 5000, 10000'
+PAPER = Scope(('mnist', 'cifar10'), says=_SIZES)
 SMALL = Scope(('mnist',), max_query=999, says='MNIST with LeNet, query sizes 10 and 100')
-LARGE = replace(PAPER, min_query=1000, says='MNIST with LeNet at query size 1000; CIFAR-10 with VGG-16 at 1000, 5000, 10000')
+LARGE = replace(PAPER, min_query=1000, says=_LARGE)
 _OWN = dict(protocol='dal*', since=_SINCE)
 
-_BEAT_RANDOM = (*(Part(a, 'random') for a in (UNCERTAINTY, DBAL, 'dfal', 'dal')), Part('coreset', 'random', min_query=11))
-_BESIDE = (Part('coreset', 'random', max_query=10, aside='excepted by the paper'), Part('robust_coreset', 'random', aside='covers a subsample only'),
-           Part('margin', 'random', aside='not in the paper'), *(Part(a, 'random', aside='one of the two acquisitions alone') for a in UNCERTAINTY))
+_BEAT_RANDOM = (
+    *(Part(a, 'random') for a in (UNCERTAINTY, DBAL, 'dfal', 'dal')),
+    Part('coreset', 'random', min_query=11))
+_BESIDE = (
+    Part('coreset', 'random', max_query=10, aside='excepted by the paper'),
+    Part('robust_coreset', 'random', aside='covers a subsample only'),
+    Part('margin', 'random', aside='not in the paper'),
+    *(Part(a, 'random', aside='one of the two acquisitions alone') for a in UNCERTAINTY))
 _LIKE_UNCERTAINTY = tuple(Part(a, UNCERTAINTY) for a in (DBAL, 'dfal', 'dal', 'coreset'))
-_ORDER = (Part(UNCERTAINTY, 'dal'), Part('dal', 'coreset'), Part('coreset', 'random', max_query=10, kind='equivalence'), Part('dfal', UNCERTAINTY, statistic='early'))
+_ORDER = (
+    Part(UNCERTAINTY, 'dal'),
+    Part('dal', 'coreset'),
+    Part('coreset', 'random', max_query=10, kind='equivalence'),
+    Part('dfal', UNCERTAINTY, statistic='early'))
 
+# %% ../../../nbs/papers/dal/02_claims.ipynb #9ab7f11c
 ACCURACY_CLAIMS = (
-    Claim('dal-1', _DAL.format('5.4'), 'every method but EGL, and Core-Set at very small query sizes, beats random', (*_BEAT_RANDOM, *_BESIDE),
-          scope=PAPER, needs='dal-q100', **_OWN),
-    Claim('dal-2', _DAL.format('5.4'), 'from query size 1000 on, all methods are on par with uncertainty', _LIKE_UNCERTAINTY,
-          kind='equivalence', scope=LARGE, needs='dal-q1000', **_OWN),
-    Claim('dal-3', _DAL.format('5.4'), 'at query sizes 10 and 100 uncertainty is ahead of DAL and DAL of Core-Set; Core-Set is like random at 10; DFAL leads early', _ORDER,
-          scope=SMALL, needs='dal-q100', **_OWN),
-    Claim('dal-9', _DAL.format('5.4'), 'from query size 1000 on, nothing is clearly better than uncertainty', _LIKE_UNCERTAINTY,
-          kind='no better', scope=LARGE, needs='dal-q1000', **_OWN))
+    Claim('dal-1', _DAL.format('5.4'),
+          'every method but EGL, and Core-Set at very small query sizes, beats random',
+          (*_BEAT_RANDOM, *_BESIDE), scope=PAPER, needs='dal-q100', **_OWN),
+    Claim('dal-2', _DAL.format('5.4'),
+          'from query size 1000 on, all methods are on par with uncertainty',
+          _LIKE_UNCERTAINTY, kind='equivalence', scope=LARGE, needs='dal-q1000', **_OWN),
+    Claim('dal-3', _DAL.format('5.4'),
+          'at query sizes 10 and 100 uncertainty is ahead of DAL and DAL of Core-Set; '
+          'Core-Set is like random at 10; DFAL leads early',
+          _ORDER, scope=SMALL, needs='dal-q100', **_OWN),
+    Claim('dal-9', _DAL.format('5.4'),
+          'from query size 1000 on, nothing is clearly better than uncertainty',
+          _LIKE_UNCERTAINTY, kind='no better', scope=LARGE, needs='dal-q1000', **_OWN))
 
 # %% ../../../nbs/papers/dal/02_claims.ipynb #e8ffe411
 def _of_egl(a): return Part(a, 'random', kind='no better'), Part('random', a, statistic='pick_entropy', margin=.1)
 
+_POOR = 'is no better than random, and its queries are biased towards one class'
 EGL_CLAIMS = (
-    Claim('dal-4', _DAL.format('5.4'), 'EGL, as the code computes it for chunks of images, is no better than random, and its queries are biased towards one class',
+    Claim('dal-4', _DAL.format('5.4'), f'EGL, as the code computes it for chunks of images, {_POOR}',
           _of_egl('chunk_egl'), scope=PAPER, needs='dal-q100', **_OWN),
-    Claim('dal-10', _DAL.format('5.4'), 'EGL, as the paper defines it for each image, is no better than random, and its queries are biased towards one class',
+    Claim('dal-10', _DAL.format('5.4'), f'EGL, as the paper defines it for each image, {_POOR}',
           _of_egl('egl'), scope=PAPER, needs='dal-q100', **_OWN))
 
 # %% ../../../nbs/papers/dal/02_claims.ipynb #fa611993
-_ALIKE = (('least_confidence', 'dbal_least_confidence'), ('entropy', 'dbal_entropy'), ('least_confidence', 'dfal'), ('entropy', 'dfal'))
+_ALIKE = ( # in how they rank the pool
+    ('least_confidence', 'dbal_least_confidence'),
+    ('entropy', 'dbal_entropy'),
+    ('least_confidence', 'dfal'),
+    ('entropy', 'dfal'))
+_RANKED = (
+    *(Part(f'{a}~{b}', .7) for a,b in _ALIKE),
+    *(Part(f'{a}~dal', 0., kind='equivalence', margin=.2) for a in UNCERTAINTY))
+_AFTER_ONE = Scope(('mnist',), says='MNIST with LeNet, after the first round')
+
 RANKING_CLAIMS = (
-    Claim('dal-5', _DAL.format('5.5'), 'after the first round uncertainty ranks the pool as DBAL and DFAL do, and DAL is uncorrelated with it', (
-              *(Part(f'{a}~{b}', .7) for a,b in _ALIKE), *(Part(f'{a}~dal', 0., kind='equivalence', margin=.2) for a in UNCERTAINTY)),
-          study='rankings', unit='Spearman', scope=Scope(('mnist',), says='MNIST with LeNet, after the first round'), margins={'*': {0: .05}}, needs='dal-q100', since=_SINCE),)
+    Claim('dal-5', _DAL.format('5.5'),
+          'after the first round uncertainty ranks the pool as DBAL and DFAL do, and DAL is uncorrelated with it',
+          _RANKED, study='rankings', unit='Spearman', scope=_AFTER_ONE, margins={'*': {0: .05}}, needs='dal-q100',
+          since=_SINCE),)
 
 # %% ../../../nbs/papers/dal/02_claims.ipynb #6fcaf1a5
 _TEN = 'dal(mini_queries=10)'
+_MINI = (Part(_TEN, 'dal(mini_queries=1)'), Part('dal(mini_queries=20)', _TEN, kind='no better'))
 _STOPS = tuple(Part(f'dal(mini_queries=10, stop={s})', _TEN, kind='equivalence') for s in (.95, .995))
-_OPTIONS = dict(protocol='options*', scope=replace(PAPER, says='MNIST and CIFAR-10, without saying at which query size'), needs='options-q100', since=_SINCE)
+_ANY_SIZE = replace(PAPER, says='MNIST and CIFAR-10, without saying at which query size')
+_OPTIONS = dict(protocol='options*', scope=_ANY_SIZE, needs='options-q100', since=_SINCE)
 
 OPTION_CLAIMS = (
-    Claim('dal-6', _DAL.format('4.1'), 'mini-queries help, and level off at 10 to 20', (
-              Part(_TEN, 'dal(mini_queries=1)'), Part('dal(mini_queries=20)', _TEN, kind='no better')), **_OPTIONS),
-    Claim('dal-7', _DAL.format('4.3 and 3'), 'the stop accuracy hardly matters around .98, and raw pixels hurt', (
-              *_STOPS, Part(_TEN, 'dal(mini_queries=10, on=pixels)')), **_OPTIONS))
+    Claim('dal-6', _DAL.format('4.1'), 'mini-queries help, and level off at 10 to 20', _MINI, **_OPTIONS),
+    Claim('dal-7', _DAL.format('4.3 and 3'), 'the stop accuracy hardly matters around .98, and raw pixels hurt',
+          (*_STOPS, Part(_TEN, 'dal(mini_queries=10, on=pixels)')), **_OPTIONS))
 
 # %% ../../../nbs/papers/dal/02_claims.ipynb #cc3a143b
-_SETTINGS = {'dal fine': 'features of length .04', 'dal': 'of .08', 'dal coarse': 'of .16', 'dal plane': 'the plane itself'}
-DENSITY_CLAIMS = (
-    Claim('dal-8', _DAL.format('3.3'), 'DAL labels in proportion to density, Core-Set over-represents sparse regions', tuple(
-              p for a,k in _SETTINGS.items() for p in (Part(f'{a} slope', 0., kind='equivalence', setting=k), Part(f'{a} slope', 'coreset plane slope' if a == 'dal plane' else 'coreset slope', setting=k))),
-          combine='depends', study='density', unit='slope', scope=Scope(('synthetic',), says='synthetic data, which the paper does not show'), margins={'*': {0: .2}}, since=_SINCE),)
+_SETTINGS = ( # run, its rival, what DAL sees
+    ('dal fine', 'coreset', 'features of length .04'),
+    ('dal', 'coreset', 'of .08'),
+    ('dal coarse', 'coreset', 'of .16'),
+    ('dal plane', 'coreset plane', 'the plane itself'))
 
-DAL_CLAIMS = tuple(sorted((*ACCURACY_CLAIMS, *EGL_CLAIMS, *RANKING_CLAIMS, *OPTION_CLAIMS, *DENSITY_CLAIMS), key=lambda c: int(c.id.split('-')[1])))
+def _slopes(a, b, setting): # two Parts
+    "In proportion to density, and flatter than Core-Set."
+    in_proportion = Part(f'{a} slope', 0., kind='equivalence', setting=setting)
+    return in_proportion, Part(f'{a} slope', f'{b} slope', setting=setting)
+
+_MADE_UP = Scope(('synthetic',), says='synthetic data, which the paper does not show')
+DENSITY_CLAIMS = (
+    Claim('dal-8', _DAL.format('3.3'),
+          'DAL labels in proportion to density, Core-Set over-represents sparse regions',
+          tuple(p for s in _SETTINGS for p in _slopes(*s)),
+          combine='depends', study='density', unit='slope', scope=_MADE_UP, margins={'*': {0: .2}}, since=_SINCE),)
+
+_ALL = *ACCURACY_CLAIMS, *EGL_CLAIMS, *RANKING_CLAIMS, *OPTION_CLAIMS, *DENSITY_CLAIMS
+DAL_CLAIMS = tuple(sorted(_ALL, key=lambda c: int(c.id.split('-')[1])))
