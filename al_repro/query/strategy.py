@@ -8,7 +8,7 @@ __all__ = ['REGISTRY', 'guard', 'strategy', 'together', 'select_many', 'by_score
 # %% ../../nbs/query/04_strategy.ipynb #7723fb09
 import functools
 import numpy as np
-from ..checks import check_number
+from ..checks import check_number, need
 from ..models.contexts import plain_torch
 from .inputs import check_finite_rows
 from .query import LABEL_FREE, MissingInput, Query
@@ -17,23 +17,37 @@ from ..select.topk import top_k
 # %% ../../nbs/query/04_strategy.ipynb #bb898a13
 REGISTRY = {}
 
+def _check_number_of_picks(k, left):
+    "`ValueError` unless `k` of the `left` unlabelled ids can be picked."
+    whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+    if not whole: raise TypeError(f"k={k!r} is not a whole number; pass how many ids to pick")
+    need(left, f"k={k} but no unlabelled id is left", 'k')
+    need(1 <= k <= left, f"k={k} with {left} unlabelled ids left; choose 1 <= k <= {left}", 'k')
+
+def _check_held(query, what, name):
+    "`MissingInput` unless the query holds one thing that the strategy `name` needs."
+    if what == 'labelled':
+        if len(query.labelled): return
+        raise MissingInput(f"{name} needs a labelled set and it is empty", what, 'label an initial set first')
+    missing = f"{name} needs {'the model' if what == 'model' else what}, which this query does not hold"
+    if what == 'model':
+        if query._model is None: raise MissingInput(missing, what)
+    elif not query.source.has(what):
+        task = ' or a pretext task to the protocol' if what in LABEL_FREE else ''
+        raise MissingInput(missing, what, f'give {what}= to Query.from_arrays{task}')
+
 def guard(query, k, needs, name):
     "`ValueError` unless `k` ids can be picked from `query`; `MissingInput` unless it holds what is needed."
-    if not isinstance(k, (int, np.integer)) or isinstance(k, bool): raise TypeError(f"k={k!r} is not a whole number; pass how many ids to pick")
-    if not len(query.unlabelled): raise ValueError(f"k={k} but no unlabelled id is left")
-    if not 1 <= k <= len(query.unlabelled): raise ValueError(f"k={k} with {len(query.unlabelled)} unlabelled ids left; choose 1 <= k <= {len(query.unlabelled)}")
-    for n in needs:
-        if n == 'labelled':
-            if not len(query.labelled): raise MissingInput(f"{name} needs a labelled set and it is empty", 'labelled', 'label an initial set first')
-        elif n == 'model':
-            if query._model is None: raise MissingInput(f"{name} needs the model, which this query does not hold", 'model')
-        elif not query.source.has(n): raise MissingInput(f"{name} needs {n}, which this query does not hold", n, f"give {n}= to Query.from_arrays{' or a pretext task to the protocol'*(n in LABEL_FREE)}")
+    _check_number_of_picks(k, len(query.unlabelled))
+    for what in needs: _check_held(query, what, name)
 
+# %% ../../nbs/query/04_strategy.ipynb #bb898a14
 def _finish(many, one, name, needs, version, score, deterministic, line):
     "Attach the facts that make a function a strategy."
     @plain_torch()
     def call(query, k, **options):
-        if not isinstance(query, Query): raise TypeError(f"query is a {type(query).__name__}; pass a Query (Query.from_arrays makes one)")
+        if not isinstance(query, Query):
+            raise TypeError(f"query is a {type(query).__name__}; pass a Query (Query.from_arrays makes one)")
         guard(query, k, needs, name)
         return np.asarray(one(query, int(k), **options), np.int64)
     @plain_torch()
@@ -41,11 +55,19 @@ def _finish(many, one, name, needs, version, score, deterministic, line):
         for q in queries: guard(q, k, needs, name)
         return [np.asarray(i, np.int64) for i in many(queries, int(k), **options)]
     functools.update_wrapper(call, one)
-    call.name, call.needs, call.version, call.score, call.deterministic, call.line = name, tuple(needs), version, score and plain_torch()(score), deterministic, line
+    call.name, call.needs, call.version, call.line = name, tuple(needs), version, line
+    call.score, call.deterministic = score and plain_torch()(score), deterministic
     call.many = call_many
     return call
 
 # %% ../../nbs/query/04_strategy.ipynb #71cc4c9b
+def _line(f): return (f.__doc__ or '').strip()
+
+def _registered(s, name): # s
+    "The strategy `s`, found by `build` where it has a name."
+    if name: REGISTRY[name] = s
+    return s
+
 def strategy(
     name=None, # how a `Spec` and the command line call it; None: not registered
     needs=(), # of probs, logits, embeds, mc, x, features, losses, model, labelled
@@ -55,19 +77,23 @@ def strategy(
 ): # a decorator
     "Make `f(query, k, **options) -> ids` a strategy: checked, described and, with a name, found by `build`."
     def wrap(f):
-        s = _finish(lambda qs, k, **o: [f(q, k, **o) for q in qs], f, name or f.__name__, needs, version, score, deterministic, (f.__doc__ or '').strip())
-        if name: REGISTRY[name] = s
-        return s
+        def many(queries, k, **options): return [f(q, k, **options) for q in queries]
+        s = _finish(many, f, name or f.__name__, needs, version, score, deterministic, _line(f))
+        return _registered(s, name)
     return wrap
 
+# %% ../../nbs/query/04_strategy.ipynb #71cc4c9c
 def together(
     name=None, needs=(), version=1, deterministic=False, # as for `strategy`
 ): # a decorator
-    "As `strategy`, for `f(queries, k, **options) -> [ids]` written once for a list; a single query is the one-element case."
+    """As `strategy`, for `f(queries, k, **options) -> [ids]` written once for a list.
+
+    A single query is the one-element case."""
     def wrap(f):
-        s = _finish(f, functools.wraps(f)(lambda q, k, **o: f([q], k, **o)[0]), name or f.__name__, needs, version, None, deterministic, (f.__doc__ or '').strip())
-        if name: REGISTRY[name] = s
-        return s
+        @functools.wraps(f)
+        def one(query, k, **options): return f([query], k, **options)[0]
+        s = _finish(f, one, name or f.__name__, needs, version, None, deterministic, _line(f))
+        return _registered(s, name)
     if not callable(name): return wrap
     f, name = name, None # a bare @together
     return wrap(f)
@@ -86,20 +112,24 @@ def by_score(
     name=None, needs=('probs',), version=1, # as for `strategy`
 ): # a strategy
     "Label the k highest scores, ties by `query.ties`."
-    def f(query, k): return query.unlabelled[top_k(check_finite_rows(np.asarray(score(query)), 'score'), k, query.ties)]
+    def f(query, k):
+        scores = check_finite_rows(np.asarray(score(query)), 'score')
+        return query.unlabelled[top_k(scores, k, query.ties)]
     f.__name__, f.__doc__ = name or getattr(score, '__name__', 'by_score'), score.__doc__
     return strategy(name, needs, version, score)(f)
 
 def _like(inner, many, label): # a strategy with the facts of `inner`
-    if not hasattr(inner, 'many'): raise ValueError(f"{inner!r} is no strategy; pass what @strategy or build('random') gives")
-    return _finish(many, lambda q, k: many([q], k)[0], f'{label}({inner.name})', inner.needs, inner.version, None, inner.deterministic, inner.line)
+    need(hasattr(inner, 'many'), f"{inner!r} is no strategy; pass what @strategy or build('random') gives", 'inner')
+    def one(query, k): return many([query], k)[0]
+    name = f'{label}({inner.name})'
+    return _finish(many, one, name, inner.needs, inner.version, None, inner.deterministic, inner.line)
 
 def in_steps(
     inner, # a strategy
     n, # mini-queries; at most k are made
 ): # a strategy
     "Pick k in `n` mini-queries, each seeing the picks before it as labelled (DAL, section 4.1)."
-    if n < 1: raise ValueError(f"n={n} mini-queries; choose 1 or more")
+    need(n >= 1, f"n={n} mini-queries; choose 1 or more", 'n')
     def many(queries, k):
         picks = [np.empty(0, np.int64) for _ in queries]
         for part in np.array_split(np.arange(k), min(n, k)):
@@ -114,7 +144,8 @@ def among(
     candidates, # (query, k) -> unlabelled ids it may choose from, at least k
 ): # a strategy
     "Let a strategy choose only among some candidates."
-    return _like(inner, lambda queries, k: select_many(inner, [q.only(candidates(q, k)) for q in queries], k), 'among')
+    def many(queries, k): return select_many(inner, [q.only(candidates(q, k)) for q in queries], k)
+    return _like(inner, many, 'among')
 
 def preselect(
     inner, # a strategy
@@ -123,5 +154,6 @@ def preselect(
 ): # a strategy
     "Let a strategy choose among the beta*k first picks of another (Zhdanov, 2019, section 3)."
     check_number(dict(beta=beta), least=1, also=': the candidates are beta*k')
-    if not callable(by): raise ValueError(f"by={by!r} is no strategy; pass a function, as build({str(by)!r}) gives it")
-    return among(inner, lambda q, k: by(q, min(int(round(beta*k)), len(q.unlabelled))))
+    need(callable(by), f"by={by!r} is no strategy; pass a function, as build({str(by)!r}) gives it", 'by')
+    def candidates(query, k): return by(query, min(int(round(beta*k)), len(query.unlabelled)))
+    return among(inner, candidates)
