@@ -61,7 +61,7 @@ def _finish(many, one, name, needs, version, score, deterministic, line):
     return call
 
 # %% ../../nbs/query/04_strategy.ipynb #71cc4c9b
-def _line(f): return (f.__doc__ or '').strip()
+def _line(f): return ' '.join((f.__doc__ or '').split())
 
 def _registered(s, name): # s
     "The strategy `s`, found by `build` where it has a name."
