@@ -106,4 +106,16 @@ NAMES = {
     'margin_score': 'strategies.uncertainty',
     'vaal': 'strategies.vaal',
 }
-PACKAGES = ('checks', 'cli', 'data', 'evidence', 'models', 'papers', 'query', 'runs', 'select', 'show', 'strategies')
+PACKAGES = (
+    'checks',
+    'cli',
+    'data',
+    'evidence',
+    'models',
+    'papers',
+    'query',
+    'runs',
+    'select',
+    'show',
+    'strategies',
+)

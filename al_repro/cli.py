@@ -215,14 +215,18 @@ def cmd_report(a):
 
 # %% ../nbs/01_cli.ipynb #9c56f9f1
 def cmd_study(a): # exit code
-    "Measure what is missing of a study, then print its numbers: 0 if all seeds are there, 3 if the deadline came first."
-    from al_repro.runs.study import find_study, run_study, study_lines, study_table
-    study = find_study(a.name)
-    left = run_study(study, Path(a.out).expanduser(), a.seeds, a.scale, a.data, a.root, a.workers, a.deadline, not a.quiet, device_of(a.device))
-    t = study_table(Path(a.out).expanduser())
+    "Measure what is missing of a study, then print its numbers: 0 if all seeds are there, 3 if the deadline came first, 4 if seeds could not be measured."
+    from al_repro.runs.study import CannotMeasure, find_study, run_study, study_lines, study_table
+    study, out, failed, began = find_study(a.name), Path(a.out).expanduser(), None, time.monotonic()
+    try: left = run_study(study, out, a.seeds, a.scale, a.data, a.root, a.workers, a.deadline, not a.quiet, device_of(a.device))
+    except CannotMeasure as e: failed, left = e, e.left
+    t = study_table(out)
     for (data, scale), rows in t[t.protocol == f'study-{study.name}'].groupby(['data', 'scale']): print(f'{study.name} on {data} at {scale}: {study.about}', *study_lines(rows), sep='\n')
-    print(f'{why_left(a)}: {left} seeds are missing. To go on:\n  {again(a)}' if left else f'to repeat: {again(a)}')
-    return 3 if left else 0
+    if failed: print(f'\n{failed}\nTo try these again, and nothing else:\n  {again(a)}')
+    late = a.deadline and time.monotonic() - began > a.deadline
+    if left and (late or not failed): print(f'{why_left(a)}: {left} seeds are missing. To go on:\n  {again(a)}')
+    elif not left: print(f'to repeat: {again(a)}')
+    return 3 if left and (late or not failed) else 4 if failed else 0
 
 # %% ../nbs/01_cli.ipynb #d52e4af6
 def read_array(path): # a numpy array
@@ -375,7 +379,10 @@ Exit code: 0 all runs are complete, 2 an error, 3 the deadline came first,
     arg('--folder', action='append', metavar='PATH', help='where the images of a folder:PATH lie, likewise')
     arg('--out', help='where to write (default: DIR)')
     _study_arguments(add('study', cmd_study, 'measure a study, or what is missing of it', '''.
-Records are written seed by seed; the same command resumes, and repeats nothing.'''))
+Records are written seed by seed; the same command resumes, and repeats nothing.
+A seed that cannot be measured is reported, at once and at the end; the others go on.
+Exit code: 0 all seeds are there, 2 an error, 3 the deadline came first,
+4 a seed could not be measured and all others are there, 130 interrupted.'''))
     _select_arguments(add('select', cmd_select, 'pick ids with a strategy from arrays on disk', ''': CSV with rank, id and score
 (empty where a strategy has none). Arrays have one row for each row of the data set; ids are row numbers.'''))
     return p

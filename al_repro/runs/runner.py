@@ -12,20 +12,24 @@ __all__ = ['Timed', 'train_round', 'play_round', 'common_accuracy', 'round_s', '
 import contextlib, os, sys, time
 from dataclasses import dataclass, replace
 from pathlib import Path
-import numpy as np, torch
-from ..models.contexts import deterministic
+import numpy as np
+import torch
 from ..data.catalog import load
 from ..data.files import set_aside, writable
-from ..models.nets import ESTIMATORS, build_model, estimator
-from ..models.outputs import NoDropout, evaluate, forward_pass, outputs
-from ..query.query import LABEL_FREE
-from ..query.spec import Spec, build, known
-from ..query.strategy import select_many
+from ..models.contexts import deterministic
+from ..models.nets import build_model, estimator, ESTIMATORS
+from ..models.outputs import evaluate, forward_pass, NoDropout, outputs
 from ..models.train import fit, keep_memory
-from .records import (identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of, write_json)
-from .workers import CONTEXT, deaf, processes, start_worker, usable_cores
-from .starts import (assets_named, assets_of, first_pools, made, make_query, rows_in_play, same_assets,
-                                         start_pool, validation_ids)
+from ..query.query import LABEL_FREE
+from ..query.spec import build, known, Spec
+from ..query.strategy import select_many
+from al_repro.runs.records import (
+    identity, load_records, new_record, pack_ids, path_of, read_json, refuse_strangers, rounds_of,
+    write_json)
+from al_repro.runs.starts import (
+    assets_named, assets_of, first_pools, made, make_query, rows_in_play, same_assets, start_pool,
+    validation_ids)
+from .workers import CONTEXT, deaf, processes, reason, start_worker, usable_cores
 
 # %% ../../nbs/runs/12_runner.ipynb #2d0860b5
 class Timed:
@@ -43,11 +47,14 @@ def train_round(protocol, pools, data, seeds, round, previous=None): # fitted gr
     with (t := Timed()): fitted = fit(protocol.recipe, data, [p.labelled for p in pools], seeds, round, previous=previous)
     with (e := Timed()): results = evaluate(fitted, data.x_test, data.y_test)
     outs = outputs(fitted, data.x, [p.ids for p in pools])
-    watch, get = Timed(), outs[0].group.get
+    watch, group = Timed(), outs[0].group
+    get, draw = group.get, group.draw
     def timed_get(name): # outputs are lazy: their time is spent inside the strategy
-        if name in outs[0].group.cache: return get(name)
+        if name in group.cache: return get(name)
         with watch: return get(name)
-    outs[0].group.get = timed_get
+    def timed_draw(*which):
+        with watch: return draw(*which)
+    group.get, group.draw = timed_get, timed_draw
     return fitted, results, outs, dict(fit=t.seconds, evaluate=e.seconds), watch
 
 # %% ../../nbs/runs/12_runner.ipynb #ffb7cf0c
@@ -248,8 +255,7 @@ def attempt(job, spec, data, out, shared, on_round): # a `Failure`, or None
     except (Stopped, OSError): raise
     except Exception as e:
         if os.environ.get('AL_REPRO_DEBUG'): raise
-        kind = '' if isinstance(e, (ValueError, TypeError, RuntimeError, ImportError)) and str(e) else type(e).__name__ + ': '*bool(str(e))
-        failed = Failure(job.protocol.folder, str(spec), tuple(job.seeds), getattr(e, 'round', None), f'{kind}{e}')
+        failed = Failure(job.protocol.folder, str(spec), tuple(job.seeds), getattr(e, 'round', None), reason(e))
         print(f'cannot go on: {failed}', file=sys.stderr, flush=True)
         return failed
 

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['STUDY', 'Study', 'find_study', 'settings_of', 'study_identity', 'study_path', 'read_study', 'standing_study',
-           'measure_seed', 'run_study', 'study_records', 'study_stale', 'study_table', 'study_lines']
+           'measure_seed', 'CannotMeasure', 'attempt_seed', 'run_study', 'study_records', 'study_stale', 'study_table',
+           'study_lines']
 
 # %% ../../nbs/runs/16_study.ipynb #41b46ddf
-import functools, json, math, pkgutil, time, warnings
+import functools, json, math, os, pkgutil, sys, time, warnings
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..checks import nearest
-from .paper import studies
 from ..data.files import digest, set_aside, writable
-from .records import DICT, NONE, NUMBER, TEXT, WHOLE, fits, today, versions, write_json
-from .workers import deaf, processes, start_worker, usable_cores
+from .paper import studies
+from .records import DICT, fits, NONE, NUMBER, TEXT, today, versions, WHOLE, write_json
+from .workers import deaf, processes, reason, start_worker, usable_cores
 
 # %% ../../nbs/runs/16_study.ipynb #19a7864d
 @dataclass(frozen=True)
@@ -115,6 +116,26 @@ def _missing(study, scale, seeds, out, name, fingerprint): # seeds without a fre
     ident = study_identity(study, scale, name, fingerprint)
     return [s for s in range(seeds) if not standing_study(study_path(out, study, scale, name, ident, s), ident, s)]
 
+# %% ../../nbs/runs/16_study.ipynb #7a5e0c15
+class CannotMeasure(ValueError):
+    "Raised by `run_study` at its end: `failures` tells what could not be measured, `left` how many seeds are missing."
+    def __init__(self, failures, left):
+        self.failures, self.left = failures, left
+        n = len(failures)
+        super().__init__('\n  '.join([f"{n} seed{'s'*(n > 1)} could not be measured; all others were, and are kept:", *failures]))
+    def __reduce__(self): return CannotMeasure, (self.failures, self.left)
+
+def attempt_seed(study, scale, seed, *more): # as for `measure_seed`; why not, '' if it was measured
+    "Measure one seed; what goes wrong is told, not raised, unless it would stop the others too or `AL_REPRO_DEBUG` is set."
+    try: measure_seed(study, scale, seed, *more)
+    except OSError: raise
+    except Exception as e:
+        if os.environ.get('AL_REPRO_DEBUG'): raise
+        why = f'study {study.name}, seed {seed}: {reason(e)}'
+        print(f'cannot go on: {why}', file=sys.stderr, flush=True)
+        return why
+    return ''
+
 # %% ../../nbs/runs/16_study.ipynb #a94dedac
 def _init_worker():
     "Set up a worker: one thread."
@@ -122,23 +143,25 @@ def _init_worker():
     start_worker()
     threadpool_limits(1)
 
-def _measure_until(end, *job): # seeds measured: 1 or 0
-    "Measure one seed, unless the time is up."
-    if end and time.time() >= end: return 0
-    measure_seed(*job)
-    return 1
+def _measure_until(end, *job): # why not, '' if it was measured, None if the time is up
+    "Attempt one seed, unless the time is up."
+    return None if end and time.time() >= end else attempt_seed(*job)
 
-def _measure_all(jobs, end, workers, bar):
+def _measure_all(jobs, end, workers, bar): # what failed, in the order of the seeds
     "The jobs, arguments of `measure_seed`, spread over processes; here if there is one worker."
-    if workers == 1:
-        for j in jobs: bar.update(_measure_until(end, *j))
-    else: _spread(jobs, end, workers, bar)
+    if workers > 1: return _spread(jobs, end, workers, bar)
+    said = []
+    for j in jobs:
+        said.append(_measure_until(end, *j))
+        bar.update(said[-1] == '')
+    return [s for s in said if s]
 
-def _spread(jobs, end, workers, bar):
+def _spread(jobs, end, workers, bar): # what failed
     "The jobs over processes; `RuntimeError` if one of these dies."
     with processes(workers, 'finished seeds are kept', _init_worker) as pool:
         with deaf(): futures = [pool.submit(_measure_until, end, *j) for j in jobs]
-        for f in as_completed(futures): bar.update(f.result())
+        for f in as_completed(futures): bar.update(f.result() == '')
+    return [f.result() for f in futures if f.result()]
 
 # %% ../../nbs/runs/16_study.ipynb #7bd66da7
 def run_study(
@@ -153,7 +176,7 @@ def run_study(
     progress=True,
     device=None, # as for `run`
 ): # seeds still missing
-    "Measure the seeds that have no fresh record; `ValueError` for an unknown study, scale, or seeds below 1; `RuntimeError` if a worker dies."
+    "Measure the seeds that have no fresh record; `ValueError` for an unknown study, scale, or seeds below 1; `CannotMeasure` at the end if a seed could not be measured; `RuntimeError` if a worker dies."
     from tqdm.auto import tqdm
     from al_repro.runs.runner import place
     device = place(device)
@@ -170,8 +193,11 @@ def run_study(
     writable(out, 'make room or choose another --out')
     jobs = [(study, scale, s, str(out), data, root, device) for s in todo]
     workers = 1 if device != 'cpu' else workers or usable_cores()
-    with tqdm(total=len(todo), unit='seed', desc=study.name, disable=not progress) as bar: _measure_all(jobs, end, min(workers, len(todo)), bar)
-    return len(_missing(study, scale, seeds, out, *at))
+    with tqdm(total=len(todo), unit='seed', desc=study.name, disable=not progress) as bar:
+        failed = _measure_all(jobs, end, min(workers, len(todo)), bar)
+    left = len(_missing(study, scale, seeds, out, *at))
+    if failed: raise CannotMeasure(failed, left)
+    return left
 
 # %% ../../nbs/runs/16_study.ipynb #4e1af91a
 def study_records(
