@@ -27,7 +27,8 @@ def _by_rows(score, mc, size=2**20): # (u,) of `score`, which sees (r,t,c) float
     need(some, f"mc has shape {mc.shape}; pass (rows, samples, classes), one sample or more", 'mc')
     if len(mc): check_probs(mc.mean(1, dtype=np.float64), 'mc.mean(1)')
     step = max(1, size//max(1, math.prod(mc.shape[1:])))
-    return np.concatenate([score(mc[i:i + step].astype(np.float64)) for i in range(0, max(1, len(mc)), step)])
+    parts = (mc[i:i + step].astype(np.float64) for i in range(0, max(1, len(mc)), step))
+    return np.concatenate([score(p) for p in parts])
 
 # %% ../../nbs/strategies/12_bayesian.ipynb #027946b4
 def predictive_entropy_score(
