@@ -17,12 +17,15 @@ def sample_arrays(n=60, c=4, d=5, seed=0): # dict of arrays for `Query.from_arra
     rng = np.random.default_rng(seed)
     y = rng.integers(0, c, n)
     logits = rng.normal(size=(n, 1, c)) + 2*np.eye(c)[y][:,None] + .5*rng.normal(size=(n, 8, c))
-    mc = np.exp(logits); mc /= mc.sum(-1, keepdims=True)
+    mc = np.exp(logits)
+    mc /= mc.sum(-1, keepdims=True)
     embeds = (rng.normal(size=(c, d))*3)[y] + rng.normal(size=(n, d))
     labelled = rng.permutation(n)[:12]
     x = rng.integers(0, 255, (n, 1, 4, 4)).astype(np.uint8)
     features = (rng.normal(size=(c, d))*3)[y] + rng.normal(size=(n, d))
-    return dict(probs=mc.mean(1), mc=mc, embeds=embeds.astype(np.float32), x=x, features=features.astype(np.float32), losses=rng.gamma(2, size=n), labelled=labelled, labels=y[labelled])
+    arrays = dict(probs=mc.mean(1), mc=mc, embeds=embeds.astype(np.float32), x=x)
+    arrays |= dict(features=features.astype(np.float32), losses=rng.gamma(2, size=n))
+    return arrays | dict(labelled=labelled, labels=y[labelled])
 
 def tied_arrays(n=64, c=4): # dict of arrays for `Query.from_arrays`, and (n,) classes
     "A data set sorted by class in which no row stands out; features differ between classes only."
@@ -33,6 +36,7 @@ def tied_arrays(n=64, c=4): # dict of arrays for `Query.from_arrays`, and (n,) c
     features = 3*np.eye(c, dtype=np.float32)[y] # each on its centre, all centres equally far apart
     return arrays | dict(features=features, losses=np.ones(n), labelled=labelled, labels=y[labelled]), y
 
+# %% ../../nbs/query/08_contract.ipynb #f58a2b44
 def sample_model(c=4, seed=0): # a small network for the inputs of `sample_arrays`
     "Random weights; embeddings of 64, dropout, a head."
     import torch
@@ -41,63 +45,89 @@ def sample_model(c=4, seed=0): # a small network for the inputs of `sample_array
 
 def renumbered(a, order): # arrays whose row i is row order[i] of `a`
     "The same data set with its rows in another order."
-    place = np.argsort(order)
-    return {k: place[v] if k == 'labelled' else v if k in ('labels', 'model') else v[order] for k,v in a.items()}
+    new = {k: v if k in ('labels', 'model') else v[order] for k,v in a.items() if k != 'labelled'}
+    return new | dict(labelled=np.argsort(order)[a['labelled']])
 
 # %% ../../nbs/query/08_contract.ipynb #91d9ece4
+def _demand(holds, s, fault):
+    if not holds: raise AssertionError(f"{s.name}: {fault}")
+
 def _check_picks(s, a, k):
     "k distinct unlabelled ids, and the same again from the same generator."
     q = Query.from_arrays(**a, seed=1)
     ids = s(q, k)
-    assert len(ids) == k and len(np.unique(ids)) == k, f"{s.name}: asked for {k} ids, got {len(np.unique(ids))} distinct ones"
-    assert np.isin(ids, q.unlabelled).all(), f"{s.name}: picked {np.setdiff1d(ids, q.unlabelled)[:3]}, which are labelled or no ids"
-    with other_seeds(k): assert (s(Query.from_arrays(**a, seed=1), k) == ids).all(), f"{s.name}: the same generator gave another answer"
-    return ids
+    distinct, odd = len(np.unique(ids)), np.setdiff1d(ids, q.unlabelled)
+    _demand(len(ids) == k == distinct, s, f"asked for {k} ids, got {distinct} distinct ones")
+    _demand(not len(odd), s, f"picked {odd[:3]}, which are labelled or no ids")
+    with other_seeds(k): again = s(Query.from_arrays(**a, seed=1), k)
+    _demand((again == ids).all(), s, 'the same generator gave another answer')
 
+def _check_numbering(s, a, k=7):
+    "The rows in another order, the same rows picked."
+    order = np.random.default_rng(5).permutation(len(a['probs']))
+    new = s(Query.from_arrays(**renumbered(a, order), seed=1), k)
+    same = (order[new] == s(Query.from_arrays(**a, seed=1), k)).all()
+    _demand(same, s, 'renumbering the rows changed the choice')
+
+def _check_lists(s, model, k=5):
+    "A list of queries as one by one."
+    def queries(): return [Query.from_arrays(**sample_arrays(seed=i), **model, seed=i) for i in range(3)]
+    for one,many in zip([s(q, k) for q in queries()], select_many(s, queries(), k)):
+        _demand((one == many).all(), s, f"a list of queries gives {many}, one by one {one}")
+
+# %% ../../nbs/query/08_contract.ipynb #91d9ece5
 def _check_ties(s, model):
     "Where all rows tie, neither their order nor their class decides, but seed and round."
     a, y = tied_arrays()
-    picks = lambda seed, round: s(Query.from_arrays(**a, **model, seed=seed, round=round), 8)
+    def picks(seed, round): return s(Query.from_arrays(**a, **model, seed=seed, round=round), 8)
     try: ids = picks(1, 1)
     except ValueError: return # such data are refused
-    first = Query.from_arrays(**a).unlabelled
+    first, tie = Query.from_arrays(**a).unlabelled, 'where all rows tie'
+    it_picks, remedy = f'{tie} it picks', 'hand query.ties to the selector'
     for some in (first[:8], first[-8:]):
-        assert len(np.setdiff1d(ids, some)), f"{s.name}: where all rows tie it picks {np.sort(ids)}, by their place; hand query.ties to the selector"
-    assert len(set(y[ids])) > 1, f"{s.name}: where all rows tie it picks {ids}, all of one class; hand query.ties to the selector"
-    assert (picks(1, 1) == ids).all(), f"{s.name}: where all rows tie, the same seed gave another answer"
-    assert (picks(2, 1) != ids).any(), f"{s.name}: where all rows tie, another seed gives the same picks"
-    if s.deterministic: assert (picks(1, 2) != ids).any(), f"{s.name}: where all rows tie, another round gives the same picks"
+        _demand(len(np.setdiff1d(ids, some)), s, f"{it_picks} {np.sort(ids)}, by their place; {remedy}")
+    _demand(len(set(y[ids])) > 1, s, f"{it_picks} {ids}, all of one class; {remedy}")
+    _demand((picks(1, 1) == ids).all(), s, f"{tie}, the same seed gave another answer")
+    _demand((picks(2, 1) != ids).any(), s, f"{tie}, another seed gives the same picks")
+    if s.deterministic: _demand((picks(1, 2) != ids).any(), s, f"{tie}, another round gives the same picks")
 
-def _check_errors(s, a):
+def _check_errors(s, a, k=5):
     "An error, and not a wrong batch, where there is no right one."
-    def refused(why, **change):
+    def refused(why, k=k, **change):
         try: s(Query.from_arrays(**{**a, **change}), k)
         except ValueError: return
         raise AssertionError(f"{s.name}: no error for {why}")
-    k = 60; refused('k larger than what is left')
-    k = 5
+    refused('k larger than what is left', k=len(a['probs']))
     if 'model' in s.needs: refused('no model', model=None)
     for name in set(s.needs) & set(ARRAYS):
-        b = a[name].astype(float); b[7] = np.nan
-        refused(f'NaN in {name}', **{name: b}); refused(f'no {name}', **{name: None})
+        with_nan = a[name].astype(float)
+        with_nan[7] = np.nan
+        refused(f'NaN in {name}', **{name: with_nan})
+        refused(f'no {name}', **{name: None})
     if 'labelled' in s.needs: refused('an empty labelled set', labelled=[], labels=[])
 
 # %% ../../nbs/query/08_contract.ipynb #e95caaba
+def _context_fault(names, picks, want): # '' or what went wrong
+    "What `picks` does otherwise inside the contexts `names`."
+    try: ids, changed = inside([*names, 'global generators seeded otherwise'], picks)
+    except Exception as e: return f"{type(e).__name__}: {e}"
+    if changed: return f"changed {', '.join(changed)}"
+    return '' if (ids == want).all() else f"picked {ids} instead of {want}"
+
 def _check_contexts(s, a, k=5):
     "The same picks inside whatever the caller may have switched, and all of it as it was afterwards."
     def picks(): return s(Query.from_arrays(**a, seed=1), k)
-    def fault(names): # '' or what went wrong
-        try: ids, changed = inside([*names, 'global generators seeded otherwise'], picks)
-        except Exception as e: return f"{type(e).__name__}: {e}"
-        return f"changed {', '.join(changed)}" if changed else '' if (ids == want).all() else f"picked {ids} instead of {want}"
     with other_seeds(0):
         before, want = global_state(), picks()
-        assert not (changed := moved(before)), f"{s.name}: changed {', '.join(changed)}, which belongs to the caller"
+        changed = moved(before)
+        _demand(not changed, s, f"changed {', '.join(changed)}, which belongs to the caller")
     for mode in ('torch.no_grad()', 'torch.inference_mode()'):
         names = [mode, *(n for n in CONTEXTS if not n.startswith(('torch.no', 'torch.inf')))]
-        if not (f := fault(names)): continue
-        name, f = next(((n, f) for n in names if (f := fault([n]))), (' and '.join(names), f))
-        raise AssertionError(f"{s.name}: inside {name}: {f}")
+        fault = _context_fault(names, picks, want)
+        if not fault: continue
+        alone = ((n, _context_fault([n], picks, want)) for n in names)
+        name, fault = next(((n, f) for n,f in alone if f), (' and '.join(names), fault))
+        raise AssertionError(f"{s.name}: inside {name}: {fault}")
 
 # %% ../../nbs/query/08_contract.ipynb #a09292ca
 def check_strategy(
@@ -109,13 +139,8 @@ def check_strategy(
     a = sample_arrays(seed=seed) | model
     u = len(a['probs']) - len(a['labelled'])
     _check_contexts(s, a)
-    for k in (1, 7, u): ids = _check_picks(s, a, k)
-    if s.deterministic:
-        order = np.random.default_rng(5).permutation(len(a['probs']))
-        new = s(Query.from_arrays(**renumbered(a, order), seed=1), 7)
-        assert (order[new] == s(Query.from_arrays(**a, seed=1), 7)).all(), f"{s.name}: renumbering the rows changed the choice"
+    for k in (1, 7, u): _check_picks(s, a, k)
+    if s.deterministic: _check_numbering(s, a)
     _check_ties(s, model)
-    qs = lambda: [Query.from_arrays(**sample_arrays(seed=i), **model, seed=i) for i in range(3)]
-    for one,many in zip([s(q, 5) for q in qs()], select_many(s, qs(), 5)):
-        assert (one == many).all(), f"{s.name}: a list of queries gives {many}, one by one {one}"
+    _check_lists(s, model)
     _check_errors(s, a)

@@ -18,9 +18,22 @@ def _parts(text): # a list of texts; None if a bracket has no partner
     for i,c in enumerate(text):
         depth += (c in '([{') - (c in ')]}')
         if depth < 0: return None
-        if c == ',' and not depth and re.match(r',\s*\w+\s*=', text[i:]): parts.append(text[start:i].strip()); start = i + 1
+        if c == ',' and not depth and re.match(r',\s*\w+\s*=', text[i:]):
+            parts.append(text[start:i].strip())
+            start = i + 1
     return None if depth else [*parts, text[start:].strip()]
 
+def _value(text): # a JSON value
+    "A value as Python or JSON writes it; what is neither is a text, with or without quotes."
+    text = text.strip()
+    try: return json.loads({'True': 'true', 'False': 'false', 'None': 'null'}.get(text, text))
+    except json.JSONDecodeError: return text.strip('\'"')
+
+def _written(key, value): # text
+    "An option as `_value` reads it."
+    return f'{key}={value if isinstance(value, str) else json.dumps(value)}'
+
+# %% ../../nbs/query/06_spec.ipynb #7f6bb5db
 @dataclass(frozen=True)
 class Spec:
     "A strategy's name and options: its identity on the command line, in records, file names and figures."
@@ -38,13 +51,14 @@ class Spec:
         options = {}
         for part in filter(None, parts):
             key, eq, value = part.partition('=')
+            key = key.strip()
             if not eq: raise ValueError(f"option {part!r} of {m[1]} has no value; write option=value")
-            if key.strip() in options: raise ValueError(f"option {key.strip()!r} of {m[1]} is given twice; give it once")
-            value = value.strip()
-            try: options[key.strip()] = json.loads({'True': 'true', 'False': 'false', 'None': 'null'}.get(value, value))
-            except json.JSONDecodeError: options[key.strip()] = value.strip('\'"')
+            if key in options: raise ValueError(f"option {key!r} of {m[1]} is given twice; give it once")
+            options[key] = _value(value)
         return cls.make(m[1].replace('-', '_'), **options)
-    def __str__(self): return self.name + (f"({', '.join(f'{k}={json.dumps(v) if not isinstance(v, str) else v}' for k,v in self.options)})" if self.options else '')
+    def __str__(self):
+        options = ', '.join(_written(k, v) for k,v in self.options)
+        return f'{self.name}({options})' if options else self.name
     @property
     def slug(self): # safe in a file name
         return re.sub(r'[^\w.-]+', '-', str(self)).strip('-')[:60]
@@ -56,20 +70,38 @@ def known(): # dict name -> strategy
     discover('al_repro.strategies')
     return dict(sorted(REGISTRY.items()))
 
+def _registered(name): # a strategy
+    "The strategy of this name; `ValueError` with the nearest suggested."
+    if name not in REGISTRY: known()
+    if name in REGISTRY: return REGISTRY[name]
+    listed = ', '.join(sorted(REGISTRY))
+    raise ValueError(f"strategy {name!r} is unknown{nearest(name, REGISTRY)}; known: {listed}")
+
+def _check_options(options, s, name):
+    "`ValueError` for an option that the strategy `s` does not have, or that is out of its range."
+    allowed = [p for p in inspect.signature(s).parameters if p not in ('query', 'queries', 'k')]
+    for o in options:
+        if o in allowed: continue
+        listed = ', '.join(allowed) or 'none'
+        raise ValueError(f"option {o!r} of {name} is unknown{nearest(o, allowed)}; options: {listed}")
+    if options and hasattr(s, 'check'): s.check(**options)
+
+# %% ../../nbs/query/06_spec.ipynb #290b42a1
+def _bound_score(s, options): # a score, or None
+    "The score of `s` with its options, if it has one that knows them."
+    if not s.score or not set(options) <= set(inspect.signature(s.score).parameters): return None
+    return functools.partial(s.score, **options)
+
 def build(
     spec, # a `Spec`, or its text
 ): # the strategy, options bound
     "The strategy of a spec; `ValueError` for an unknown name or option, with the nearest suggested."
     spec = Spec.parse(spec) if isinstance(spec, str) else spec
     if not isinstance(spec, Spec): raise TypeError(f"spec={spec!r}; pass a Spec or a text such as 'dal(stop=0.95)'")
-    if spec.name not in REGISTRY: known()
-    if spec.name not in REGISTRY: raise ValueError(f"strategy {spec.name!r} is unknown{nearest(spec.name, REGISTRY)}; known: {', '.join(sorted(REGISTRY))}")
-    s, options = REGISTRY[spec.name], dict(spec.options)
-    allowed = [p for p in inspect.signature(s).parameters if p not in ('query', 'queries', 'k')]
-    for o in options:
-        if o not in allowed: raise ValueError(f"option {o!r} of {spec.name} is unknown{nearest(o, allowed)}; options: {', '.join(allowed) or 'none'}")
+    s, options = _registered(spec.name), dict(spec.options)
+    _check_options(options, s, spec.name)
     if not options: return s
-    if hasattr(s, 'check'): s.check(**options)
-    score = functools.partial(s.score, **options) if s.score and set(options) <= set(inspect.signature(s.score).parameters) else None
-    f = _finish(lambda qs, k: s.many(qs, k, **options), lambda q, k: s(q, k, **options), str(spec), s.needs, s.version, score, s.deterministic, s.line)
-    return f
+    def many(queries, k): return s.many(queries, k, **options)
+    def one(query, k): return s(query, k, **options)
+    score = _bound_score(s, options)
+    return _finish(many, one, str(spec), s.needs, s.version, score, s.deterministic, s.line)

@@ -10,34 +10,42 @@ __all__ = ['check_k', 'check_finite', 'check_ties', 'first_best', 'by_ties', 'to
 import math, operator, warnings
 import numpy as np
 import torch
+from ..checks import BadArgument, need
 
 # %% ../../nbs/select/00_arrays.ipynb #d38b61c9
 def check_k(k, n, what):
     "`k` as an int, refused unless 0 <= k <= n"
     try: k = operator.index(k)
     except TypeError: raise ValueError(f'k={k!r} is no whole number; ask for 0 <= k <= {n}') from None
-    if k < 0: raise ValueError(f'k={k} is negative; ask for 0 <= k <= {n}')
-    if k > n: raise ValueError(f'k={k} is more than the n={n} {what}; ask for k <= {n}')
+    need(k >= 0, f'k={k} is negative; ask for 0 <= k <= {n}', 'k')
+    need(k <= n, f'k={k} is more than the n={n} {what}; ask for k <= {n}', 'k')
     return k
 
 def check_finite(x, name):
     "ValueError that names the first row of the tensor `x` (n,d) with NaN or inf"
     for s in range(0, len(x), 8192):
         bad = ~x[s:s+8192].isfinite().all(1)
-        if bad.any(): raise ValueError(f'{name} has NaN or inf, first in row {s + int(bad.int().argmax())}; '
-                                       'find its cause or leave such rows out')
+        if not bad.any(): continue
+        first = s + int(bad.int().argmax())
+        raise BadArgument(f'{name} has NaN or inf, first in row {first}; find its cause or leave such rows out', name)
 
 # %% ../../nbs/select/00_arrays.ipynb #07f22876
 def check_ties(ties, n):
-    "`ties` as (n,) int64 that sort alike, None as it is; ValueError for another number of priorities and for NaN"
+    """`ties` as (n,) int64 that sort alike, None as it is.
+
+    ValueError for another number of priorities and for NaN"""
     if ties is None: return None
     ties = ties.detach().cpu().numpy() if isinstance(ties, torch.Tensor) else np.asarray(ties)
-    if ties.shape != (n,): raise ValueError(f'ties has shape {ties.shape}; give one priority per row, shape ({n},)')
-    if ties.dtype.kind == 'f' and np.isnan(ties).any(): raise ValueError('ties has NaN; give numbers that can be sorted')
+    fits = ties.shape == (n,)
+    need(fits, f'ties has shape {ties.shape}; give one priority per row, shape ({n},)', 'ties')
+    has_nan = ties.dtype.kind == 'f' and np.isnan(ties).any()
+    need(not has_nan, 'ties has NaN; give numbers that can be sorted', 'ties')
     return ties if ties.dtype == np.int64 else np.unique(ties, return_inverse=True)[1].astype(np.int64)
 
 def first_best(values, ties=None):
-    "Position of the largest of `values` (n,), among equals that of the smallest of `ties` (n,); both numpy, or torch"
+    """Position of the largest of `values` (n,), among equals that of the smallest of `ties` (n,).
+
+    Both numpy, or torch"""
     i = int(values.argmax())
     if ties is None: return i
     same = values == values[i]
@@ -59,13 +67,13 @@ def to_points(x, name):
     "`x` as a 2-d tensor that shares its memory"
     if not isinstance(x, torch.Tensor):
         x = np.asarray(x)
-        if x.dtype.kind not in 'biuf': raise ValueError(f'{name} holds {x.dtype}; give an array of real numbers')
+        need(x.dtype.kind in 'biuf', f'{name} holds {x.dtype}; give an array of real numbers', name)
         x = x.astype(np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder('='), copy=False)
         if any(s < 0 for s in x.strides): x = x.copy()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # read-only arrays: selectors never write to x
             x = torch.from_numpy(x)
-    if x.ndim != 2: raise ValueError(f'{name} has shape {tuple(x.shape)}; give one row per point, shape (n, d)')
+    need(x.ndim == 2, f'{name} has shape {tuple(x.shape)}; give one row per point, shape (n, d)', name)
     return x.detach()
 
 def points_and_centers(x, centers):
@@ -73,8 +81,8 @@ def points_and_centers(x, centers):
     x = to_points(x, 'x')
     if centers is None or len(centers) == 0: return x, None
     centers = to_points(centers, 'centers').to(x.device)
-    if centers.shape[1] != x.shape[1]:
-        raise ValueError(f'centers has {centers.shape[1]} columns and x has {x.shape[1]}; give both in the same space')
+    d, of_x = centers.shape[1], x.shape[1]
+    need(d == of_x, f'centers has {d} columns and x has {of_x}; give both in the same space', 'centers')
     return x, centers
 
 # %% ../../nbs/select/00_arrays.ipynb #771c92d3
@@ -99,7 +107,7 @@ def float_types(x):
     return [torch.float32] * (narrow or not wide) + [torch.float64] * wide
 
 def near_origin(x, name):
-    "Yields `x` (n,d) less its shift, its squared norms (n,) and the shift (d,), in each of its `float_types`"
+    "Yields `x` (n,d) less its shift, squared norms (n,) and the shift (d,), in each of its `float_types`"
     fits = False
     for dtype in float_types(x):
         shift = common_shift(x, dtype)[0].to(dtype).to(x.device)

@@ -23,7 +23,9 @@ def coverage(
     x,     # (n,d) numpy or torch, on any device
     picks, # (m,) positions
 ):         # f(picks), 0 for no picks
-    "The facility location objective of `picks`, similarity = largest squared distance - squared distance; float64, all n x n distances in chunks."
+    """The facility location objective of `picks`, similarity = largest squared distance - squared distance.
+
+    In float64, all n x n distances in chunks."""
     *_, (x, _, _) = near_origin(to_points(x, 'x'), 'x')
     if len(picks) == 0: return 0.
     picks = torch.as_tensor(np.asarray(picks), device=x.device)
@@ -36,7 +38,9 @@ def facility_location_loop(
     k, # how many
     ties=None, # (n,) priorities among equals; None: the positions
 ):     # (k,) positions in the order of the picks
-    "Greedy facility location one pick at a time from the full similarity matrix: the definition, to test `facility_location` against."
+    """Greedy facility location one pick at a time from the full similarity matrix.
+
+    The definition, to test `facility_location` against."""
     x = to_numpy(x).astype(float)
     d = np.stack([np.square(x - row).sum(1) for row in x])
     s = d.max() - d
@@ -126,7 +130,9 @@ def facility_location(
     k, # how many
     ties=None, # (n,) priorities, smaller = earlier among equals; None: the positions
 ):     # (k,) int64 numpy positions in the order of the picks, all distinct
-    "Greedy facility location on squared distances (Wei et al. 2015), exact up to float ties; ValueError for NaN and for k > n."
+    """Greedy facility location on squared distances (Wei et al. 2015), exact up to float ties.
+
+    ValueError for NaN and for k > n."""
     x = to_points(x, 'x')
     k, n, picks, ties = check_k(k, len(x), 'rows of x'), len(x), [], check_ties(ties, len(x))
     if k == 0: return np.empty(0, np.int64)
@@ -134,8 +140,9 @@ def facility_location(
     own = torch.from_numpy(chosen if ties is None else ties[chosen]).to(x.device)
     for moved, sq, _ in near_origin(x[first.to(x.device)] if len(first) < n else x, 'x'):
         eps = torch.finfo(sq.dtype).eps if sq.dtype == torch.float32 else 0
+        floor, most = 8 * eps * n * float(sq.max()), min(k, len(first))
         if not picks: picks = [_first(moved, count, own)]
-        _greedy(_Distances(moved, sq), count.to(sq), own, picks, min(k, len(first)), 8 * eps * n * float(sq.max()))
-        if len(picks) == min(k, len(first)): break
+        _greedy(_Distances(moved, sq), count.to(sq), own, picks, most, floor)
+        if len(picks) == most: break
     picks = chosen[picks]
     return np.concatenate([picks, by_ties(np.setdiff1d(np.arange(n), picks), ties)[:k - len(picks)]])

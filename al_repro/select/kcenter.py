@@ -9,6 +9,7 @@ __all__ = ['k_center_loop', 'k_center', 'cover_radius']
 import math
 import numpy as np
 import torch
+from ..checks import need
 from ..models.contexts import plain_torch
 from .arrays import (
     by_ties, check_finite, check_k, check_ties, common_shift, first_best, float_types, points_and_centers)
@@ -45,8 +46,11 @@ class _Rows:
         if self.held is not None: return self.held[i]
         return self.x[i if self.ids is None else self.ids[i]].to(self.sq.dtype) - self.shift
     def sub(self, i):
-        return _Rows(self.x, self.shift, self.sq[i], i if self.ids is None else self.ids[i], None if self.ties is None else self.ties[i])
-    def tie(self, i): return int(i if self.ids is None else self.ids[i]) if self.ties is None else int(self.ties[i])
+        ids = i if self.ids is None else self.ids[i]
+        return _Rows(self.x, self.shift, self.sq[i], ids, None if self.ties is None else self.ties[i])
+    def tie(self, i):
+        if self.ties is not None: return int(self.ties[i])
+        return int(i if self.ids is None else self.ids[i])
     def key(self, d2, i): return float(d2[i]), -self.tie(i)
     def best(self, d2): return self.key(d2, first_best(d2, self.ties))
 
@@ -71,7 +75,8 @@ def _leaf(rows, d2, bound, k):
     a, tiny = rows[:], 32 * torch.finfo(d2.dtype).eps
     gram = torch.addmm(rows.sq[:, None] + rows.sq, a, a.T, alpha=-2)
     gram = gram.masked_fill_(gram <= tiny * rows.sq, 0).cpu().numpy()
-    d2, ties, picks = d2.cpu().numpy().copy(), (rows.ids if rows.ties is None else rows.ties).cpu().numpy(), []
+    ties = (rows.ids if rows.ties is None else rows.ties).cpu().numpy()
+    d2, picks = d2.cpu().numpy().copy(), []
     while len(picks) < k:
         i = first_best(d2, ties)
         if (d2[i], -int(ties[i])) < bound: break
@@ -121,8 +126,8 @@ def _precisions(x, centers, ties=None):
             check_finite(x, 'x')
             if centers is not None: check_finite(centers, 'centers')
             continue # squares too large for float32
-        yield rows, d2, mean, (1e-3 * float(rows.sq.max()) if dtype == torch.float32 else
-                               1e-28 * float(rows.shift.square().sum()))
+        wide = dtype != torch.float32
+        yield rows, d2, mean, 1e-28 * float(rows.shift.square().sum()) if wide else 1e-3 * float(rows.sq.max())
 
 # %% ../../nbs/select/04_kcenter.ipynb #65c84ed2
 @plain_torch()
@@ -132,7 +137,9 @@ def k_center(
     centers=None, # (m,d) centres chosen before (the labelled embeddings), or None: start farthest from the mean
     ties=None,    # (n,) int64 priorities, smaller = earlier among equals; None: the positions
 ):                # (k,) int64 numpy positions in the order of the picks, all distinct
-    "Farthest-first k-center, the greedy Core-Set (Sener and Savarese 2018); distances below 1e-7 of a row's own from the mean count as 0. ValueError for NaN and for k > n."
+    """Farthest-first k-center, the greedy Core-Set (Sener and Savarese 2018).
+
+    Distances below 1e-7 of a row's own from the mean count as 0. ValueError for NaN and for k > n."""
     x, centers = points_and_centers(x, centers)
     k, picks, ties = check_k(k, len(x), 'rows of x'), [], check_ties(ties, len(x))
     if k == 0: return np.empty(0, np.int64)
@@ -155,7 +162,8 @@ def cover_radius(
 ):           # largest distance of a row of `x` to its nearest centre
     "The radius that k-center makes small: max over `x` of the distance to the nearest of `centers`."
     x, centers = points_and_centers(x, centers)
-    if len(x) == 0 or centers is None: raise ValueError(f'x has {len(x)} rows, centers {0 if centers is None else len(centers)}; give at least one of each')
+    m = 0 if centers is None else len(centers)
+    need(len(x) and m, f'x has {len(x)} rows, centers {m}; give at least one of each')
     for rows, d2, _, floor in _precisions(x, centers):
         if float(d2.max()) > floor: break
     return math.sqrt(float(d2.max()))

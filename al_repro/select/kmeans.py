@@ -13,19 +13,22 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from ..checks import need
 from ..models.contexts import plain_torch
-from .arrays import (by_ties, check_finite, check_k, check_ties, first_best, float_types, near_origin,
-                                  points_and_centers, to_numpy, to_points)
+from .arrays import (
+    by_ties, check_finite, check_k, check_ties, first_best, float_types, near_origin,
+    points_and_centers, to_numpy, to_points)
 
 # %% ../../nbs/select/08_kmeans.ipynb #aca14081
 def _weights(weights, n):
     "(n,) float64 on the CPU, checked; ones for None"
     w = np.ones(n) if weights is None else to_numpy(weights).astype(float)
-    if w.shape != (n,): raise ValueError(f'weights has shape {w.shape}; give one per row of x, shape ({n},)')
-    if (bad := ~((w >= 0) & (w < math.inf))).any():
-        raise ValueError(f'weights[{(i := bad.argmax())}] is {w[i]}; give finite weights >= 0')
-    if not w.any(): raise ValueError('weights are all 0; give at least one row a positive weight')
-    if not w.sum() < math.inf: raise ValueError('weights add up to more than a float can hold; divide them by the largest')
+    def must(condition, message): need(condition, message, 'weights')
+    must(w.shape == (n,), f'weights has shape {w.shape}; give one per row of x, shape ({n},)')
+    bad = ~((w >= 0) & (w < math.inf))
+    if bad.any(): must(False, f'weights[{(i := bad.argmax())}] is {w[i]}; give finite weights >= 0')
+    must(w.any(), 'weights are all 0; give at least one row a positive weight')
+    must(w.sum() < math.inf, 'weights add up to more than a float can hold; divide them by the largest')
     return torch.from_numpy(w)
 
 # %% ../../nbs/select/08_kmeans.ipynb #ef7fcea4
@@ -38,7 +41,9 @@ def _draw(d2, w, size, rng):
     return rows, torch.from_numpy(rng.random(size)).to(d2) * d2[rows]
 
 def _candidates(left, right, rows, out):
-    "Squared distances (r,n) of `rows` to all rows; exactly 0 below rounding, so that copies of a centre are never drawn"
+    """Squared distances (r,n) of `rows` to all rows.
+
+    Exactly 0 below rounding, so that copies of a centre are never drawn"""
     torch.mm(left[rows], right, out=out)
     out[torch.arange(len(rows), device=rows.device), rows] = 0
     tiny = 32 * torch.finfo(out.dtype).eps
@@ -48,7 +53,8 @@ def _candidates(left, right, rows, out):
 def _start(x, sq, w, k, rng, chunk=2**24):
     "Rows of `x` for greedy k-means++; fewer than `k` where fewer rows are distinct"
     n, tries, one = len(x), 2 + int(math.log(k)), torch.ones_like(sq)[:, None]
-    left, right = torch.cat([-2 * x, one, sq[:, None]], 1), torch.cat([x, sq[:, None], one], 1).T.contiguous()
+    left = torch.cat([-2 * x, one, sq[:, None]], 1)
+    right = torch.cat([x, sq[:, None], one], 1).T.contiguous()
     out = x.new_empty(max(tries, min(256, chunk // n)), n)
     wx, picks = (w / w.max()).to(sq), _draw(torch.ones_like(sq), w, 1, rng)[0].tolist()
     d2 = _candidates(left, right, torch.tensor(picks, device=x.device), out[:1])[0].clone()
@@ -100,7 +106,8 @@ def _update(x, w, centers, moved, labels):
 def _lloyd(x, sq, w, centers, steps):
     "Moves `centers` in place until no row changes its cluster, or for `steps`"
     moved = torch.ones(len(centers), dtype=torch.bool, device=x.device)
-    labels, d2 = torch.zeros(len(x), dtype=torch.int64, device=x.device), torch.full_like(sq, math.inf)
+    labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    d2 = torch.full_like(sq, math.inf)
     for i in range(steps):
         old = labels.clone()
         _assign(x, sq, centers, moved, labels, d2)
@@ -118,7 +125,7 @@ Clusters = namedtuple('Clusters', 'centers labels inertia') # (k,d) numpy, (n,) 
 def _prepare(x, weights):
     "`x` and weights checked; those of positive weight, moved near the origin, and their shift"
     x = to_points(x, 'x')
-    if 0 in x.shape: raise ValueError(f'x has shape {tuple(x.shape)}; give at least one row and one column')
+    need(0 not in x.shape, f'x has shape {tuple(x.shape)}; give at least one row and one column', 'x')
     w = _weights(weights, len(x))
     check_finite(x, 'x')
     keep = w > 0
@@ -127,10 +134,12 @@ def _prepare(x, weights):
 
 def _clusters(x, w, centers, shift):
     "The result: every row of `x` at its nearest centre"
-    labels, inertia, every = [], 0., torch.ones(len(centers), dtype=torch.bool, device=x.device)
+    labels, inertia = [], 0.
+    every = torch.ones(len(centers), dtype=torch.bool, device=x.device)
     for rows, wr in zip(x.split(8192), w.split(8192)):
         rows = rows.to(shift) - shift
-        to, d2 = torch.zeros(len(rows), dtype=torch.int64, device=x.device), torch.full_like(rows[:, 0], math.inf)
+        to = torch.zeros(len(rows), dtype=torch.int64, device=x.device)
+        d2 = torch.full_like(rows[:, 0], math.inf)
         _assign(rows, rows.square().sum(1), centers, every, to, d2)
         inertia += float((rows - centers[to]).square().sum(1).cpu().double() @ wr)
         labels.append(to)
@@ -144,9 +153,11 @@ def lloyd(
     weights=None, # (n,) >= 0, None: all 1
     steps=300,    # at most
 ):                # `Clusters`
-    "Weighted k-means from given centres (Lloyd 1982); ValueError for NaN and for weights that are negative or all 0."
+    """Weighted k-means from given centres (Lloyd 1982).
+
+    ValueError for NaN and for weights that are negative or all 0."""
     x, centers = points_and_centers(x, centers)
-    if centers is None: raise ValueError('centers has 0 rows; give at least one')
+    need(centers is not None, 'centers has 0 rows; give at least one', 'centers')
     check_finite(centers, 'centers')
     x, w, near, sq, shift, wk = _prepare(x, weights)
     centers = centers.to(shift) - shift
@@ -161,8 +172,11 @@ def weighted_kmeans(
     seed=0,       # an integer or a numpy generator
     steps=300,    # of Lloyd, at most
 ):                # `Clusters`
-    "Weighted k-means after a greedy k-means++ start; ValueError for NaN, k > n, weights that are negative or all 0."
-    if (k := check_k(k, len(x), 'rows of x')) == 0: raise ValueError('k=0; ask for at least one cluster')
+    """Weighted k-means after a greedy k-means++ start.
+
+    ValueError for NaN, k > n, weights that are negative or all 0."""
+    k = check_k(k, len(x), 'rows of x')
+    need(k, 'k=0; ask for at least one cluster', 'k')
     x, w, near, sq, shift, wk = _prepare(x, weights)
     picks = _start(near, sq, wk.cpu().double(), k, np.random.default_rng(seed))
     centers = near[torch.from_numpy(np.resize(picks, k)).to(x.device)] # fewer distinct rows than k: some twice
@@ -182,7 +196,9 @@ def _first_copies(x, picks, ties, chunk=4096):
 
 # %% ../../nbs/select/08_kmeans.ipynb #c0de5202
 def _dense_match(near, at, rows, away, extra):
-    "For each centre the position in `rows` that is matched to it, or `len(rows)` and more for its extra column; all distances count"
+    """For each centre the position in `rows` that is matched to it, or `len(rows)` and more for its extra column.
+
+    All distances count"""
     cost = away(torch.from_numpy(rows)).numpy()
     if extra:
         last = np.full((len(near), len(near)), math.inf)
@@ -195,7 +211,9 @@ def _sparse_match(near, at, rows, away, extra):
     k, order = len(near), np.argsort(rows)
     cols = order[np.searchsorted(rows, at, sorter=order)]
     cost = np.maximum(near, np.finfo(float).tiny) # no edge may weigh 0
-    if extra: cost, cols = np.hstack([cost, cost[:, -1:]]), np.hstack([cols, len(rows) + np.arange(k)[:, None]])
+    if extra:
+        cost = np.hstack([cost, cost[:, -1:]])
+        cols = np.hstack([cols, len(rows) + np.arange(k)[:, None]])
     ends = np.arange(0, cost.size + 1, cost.shape[1])
     whole = lambda a: a.ravel().astype(np.int32) # what older versions of the matching take
     graph = csr_array((cost.ravel(), whole(cols), whole(ends)), shape=(k, len(rows) + k * extra))
@@ -214,12 +232,15 @@ def _fill_up(x, centers, rows, to, ties=None):
     return picks
 
 # %% ../../nbs/select/08_kmeans.ipynb #68edeb23
-DENSE, SPARSE = 2**25, 2**25 # distances held at once: of centres with all rows in question, of centres with their nearest rows only
+DENSE = 2**25 # distances held at once, of centres with all rows in question
+SPARSE = 2**25 # of centres with their nearest rows only
 
 def _nearest_rows(x, centers, m, chunk=2**22):
-    "(k,m) squared distances of each centre to its `m` nearest rows of `x`, (k,m) these rows, and a function: rows -> (k,r) distances; float64"
+    """(k,m) squared distances of each centre to its `m` nearest rows of `x`, and (k,m) these rows.
+
+    And a function: rows -> (k,r) distances; all in float64"""
     sq, c_sq = x.square().sum(1), centers.square().sum(1)[:, None]
-    away = lambda c, s, rows=slice(None): torch.mm(-2 * c, x[rows].T).add_(sq[rows]).add_(s).clamp_(min=0)
+    def away(c, s, rows=slice(None)): return torch.mm(-2 * c, x[rows].T).add_(sq[rows]).add_(s).clamp_(min=0)
     parts = zip(centers.split(max(1, chunk // len(x))), c_sq.split(max(1, chunk // len(x))))
     d, at = zip(*(away(c, s).topk(m, largest=False) for c, s in parts))
     return torch.cat(d), torch.cat(at), lambda rows: away(centers, c_sq, rows)
@@ -230,10 +251,13 @@ def assign_distinct(
     centers,   # (k,d), k <= n
     ties=None, # (n,) priorities, smaller = earlier among equals; None: the positions
 ):             # (k,) int64 numpy positions, one row per centre, all distinct
-    "Distinct rows for the centres with the smallest sum of squared distances; ValueError for NaN and for more centres than rows."
+    """Distinct rows for the centres with the smallest sum of squared distances.
+
+    ValueError for NaN and for more centres than rows."""
     x, centers = points_and_centers(x, centers)
     if centers is None: return np.empty(0, np.int64)
-    k, m, ties = check_k(len(centers), len(x), 'rows of x, one per center'), 8, check_ties(ties, len(x))
+    k, m = check_k(len(centers), len(x), 'rows of x, one per center'), 8
+    ties = check_ties(ties, len(x))
     check_finite(centers, 'centers')
     *_, (x, _, shift) = near_origin(x.cpu(), 'x')
     centers = centers.cpu().double() - shift
@@ -243,5 +267,5 @@ def assign_distinct(
         match = _dense_match if k * (len(rows) + k * (m < k)) <= DENSE else _sparse_match
         to = match(near.numpy(), at.numpy(), rows, away, m < k)
         if (to < len(rows)).all(): return _first_copies(x, rows[to], ties)
-        if 4 * m * k > SPARSE and m * k > 8 * k: return _first_copies(x, _fill_up(x, centers, rows, to, ties), ties)
+        if 4 * m * k > SPARSE and m > 8: return _first_copies(x, _fill_up(x, centers, rows, to, ties), ties)
         m *= 4

@@ -7,6 +7,7 @@ __all__ = ['top_k', 'tie_priorities']
 
 # %% ../../nbs/select/02_topk.ipynb #436e017f
 import numpy as np
+from ..checks import BadArgument, need
 from .arrays import by_ties, check_k, check_ties, to_numpy
 
 # %% ../../nbs/select/02_topk.ipynb #6899cace
@@ -15,13 +16,15 @@ def top_k(
     k,         # how many
     ties=None, # (n,) priorities, smaller = earlier among equal scores; None: the positions
 ):             # (k,) int64 numpy positions, highest score first
-    "Positions of the `k` highest `scores`; priorities decide which of equal ones fit; ValueError for NaN, k > n, another number of priorities."
+    """Positions of the `k` highest `scores`; priorities decide which of equal ones fit.
+
+    ValueError for NaN, k > n, another number of priorities."""
     s = to_numpy(scores)
-    if s.ndim != 1: raise ValueError(f'scores has shape {s.shape}; give one score per row, shape (n,)')
+    need(s.ndim == 1, f'scores has shape {s.shape}; give one score per row, shape (n,)', 'scores')
     n, k, ties = len(s), check_k(k, len(s), 'scores'), check_ties(ties, len(s))
     if s.dtype.kind == 'f' and (bad := np.isnan(s)).any():
-        raise ValueError(f'scores has {bad.sum()} NaN, the first at position {bad.argmax()}; '
-                         'find its cause, or put -inf there to rank it last')
+        fault = f'scores has {bad.sum()} NaN, the first at position {bad.argmax()}'
+        raise BadArgument(f'{fault}; find its cause, or put -inf there to rank it last', 'scores')
     if k == 0: return np.empty(0, np.int64)
     cut = np.partition(s, n - k)[n - k]
     more = np.flatnonzero(s > cut)

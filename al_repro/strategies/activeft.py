@@ -12,7 +12,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from ..select.arrays import first_best
-from ..checks import check_number, check_whole
+from ..checks import check_number, check_whole, need
 from ..query.inputs import check_finite_rows
 from ..query.strategy import strategy
 
@@ -27,18 +27,23 @@ def log_sums(
     tau, # temperature
     own=True, # count each point's similarity to itself
 ): # (k,)
-    "Log of the sum of exp(similarity/tau) to every row; beyond 2**24 similarities in chunks, computed again for the gradient."
+    """Log of the sum of exp(similarity/tau) to every row.
+
+    Beyond 2**24 similarities in chunks, computed again for the gradient."""
     def of(p, at):
         z = p @ every.T/tau
-        return (z if own else z.masked_fill(at[:,None] == torch.arange(len(every), device=z.device), -math.inf)).logsumexp(1)
-    at = torch.arange(len(points), device=points.device)
-    if len(points) <= few(every): return of(points, at)
-    return torch.cat([checkpoint(of, p, a, use_reentrant=False) for p,a in zip(points.split(few(every)), at.split(few(every)))])
+        if not own: z = z.masked_fill(at[:,None] == torch.arange(len(every), device=z.device), -math.inf)
+        return z.logsumexp(1)
+    at, some = torch.arange(len(points), device=points.device), few(every)
+    if len(points) <= some: return of(points, at)
+    parts = zip(points.split(some), at.split(some))
+    return torch.cat([checkpoint(of, p, a, use_reentrant=False) for p,a in parts])
 
 # %% ../../nbs/strategies/64_activeft.ipynb #de2e9fa8
 def _owner(rows, centroids): # (u,) positions
     "The most similar centroid of each row."
-    with torch.no_grad(): return torch.cat([(r @ centroids.T).argmax(1) for r in rows.split(few(centroids, 4096))])
+    parts = rows.split(few(centroids, 4096))
+    with torch.no_grad(): return torch.cat([(r @ centroids.T).argmax(1) for r in parts])
 
 def highest(
     rows, # (u,d) of length 1
@@ -56,7 +61,9 @@ def contrast_loss(
     tau=.07, # temperature
     weight=1., # of the sum over the points
 ): # a scalar
-    "Each row's similarity to its owner, contrasted with the owner's similarity to all points (Xie et al., 2023, released code)."
+    """Each row's similarity to its owner, contrasted with the owner's similarity to all points.
+
+    (Xie et al., 2023, released code.)"""
     c = _owner(rows, centroids)
     s = (rows*centroids[c]).sum(1)
     others = log_sums(centroids, torch.cat([centroids, fixed]).detach(), tau) + math.log(weight)
@@ -66,7 +73,9 @@ def contrast_loss(
 def two_term_loss(
     rows, centroids, fixed, held, tau=.07, weight=1., # as for `contrast_loss`
 ): # a scalar
-    "Minus the mean similarity to the owner, plus the log-sum of the points' similarities to each other, without their own (our form)."
+    """Minus the mean similarity to the owner, plus the log-sum of the points' similarities to each other.
+
+    Without their own (our form)."""
     s = torch.maximum((rows*centroids[_owner(rows, centroids)]).sum(1), held)
     every = torch.cat([centroids, fixed])
     if len(every) == 1: return -s.mean()/tau # nobody to keep away from
@@ -86,7 +95,9 @@ def move_centroids(
     opt, seen = torch.optim.Adam([theta], lr=lr), []
     for _ in range(steps):
         now = loss(rows, F.normalize(theta, dim=1), fixed, held, tau, weight)
-        opt.zero_grad(); now.backward(); opt.step()
+        opt.zero_grad()
+        now.backward()
+        opt.step()
         seen.append(now.detach())
     return F.normalize(theta.detach(), dim=1), (seen[0].item(), seen[-1].item())
 
@@ -112,24 +123,27 @@ def check_activeft(steps=300, lr=1e-3, tau=.07, weight=1., form='released'): # a
     "`ValueError` for an option of `activeft` out of its range."
     check_whole(dict(steps=steps))
     check_number(dict(lr=lr, tau=tau), least=None)
-    if form not in FORMS: raise ValueError(f"form={form!r}; choose 'released' or 'separate'")
+    need(form in FORMS, f"form={form!r}; choose 'released' or 'separate'", 'form')
     check_number(dict(weight=weight), least=None if form == 'released' else 0)
 
 @strategy('activeft', needs=('features',), deterministic=False)
 def activeft(
-    query, # a `Query` with label-free features (u,d) and (l,d), l = 0 allowed; only their directions from 0 count: a shift of all rows changes the picks
+    query, # a `Query` with features (u,d) and (l,d), l >= 0; only directions from 0 count: a shift changes the picks
     k, # ids to pick
     steps=300, lr=1e-3, # of Adam (released code)
     tau=.07, # temperature (released code)
     weight=1., # of keeping apart
     form='released', # 'separate': two terms, without a point's similarity to itself (ours)
 ): # (k,) ids, in the order of the random rows where the points started
-    "The rows nearest to k points that stand for the pool and keep apart, on the sphere of features (Xie et al., 2023); logs the loss."
+    """The rows nearest to k points that stand for the pool and keep apart,
+    on the sphere of features (Xie et al., 2023); logs the loss."""
     check_activeft(steps, lr, tau, weight, form)
     ids = np.concatenate([query.unlabelled, query.labelled])
-    every = torch.as_tensor(check_finite_rows(query.rows('features', ids), 'features'), dtype=torch.float32, device=query.device)
+    features = check_finite_rows(query.rows('features', ids), 'features')
+    every = torch.as_tensor(features, dtype=torch.float32, device=query.device)
     rows, fixed = F.normalize(every, dim=1).split([len(query.unlabelled), len(query.labelled)])
-    start = rows[torch.as_tensor(query.rng.choice(len(rows), k, replace=False), device=rows.device)]
+    first = query.rng.choice(len(rows), k, replace=False)
+    start = rows[torch.as_tensor(first, device=rows.device)]
     centroids, (before, after) = move_centroids(rows, start, fixed, FORMS[form], int(steps), lr, tau, weight)
     query.log.append(dict(loss_start=before, loss_end=after))
     return query.unlabelled[distinct_nearest(rows, centroids, query.ties)]

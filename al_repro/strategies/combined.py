@@ -28,7 +28,8 @@ def combined(
     "Half of the batch by each of two strategies (Gissin & Shalev-Shwartz, 2019, reference code)."
     check_halves(first, second)
     a, b = build(first), build(second)
-    for q in queries: guard(q, k, [n for n in b.needs if n != 'labelled'], b.name) # before the first one works for nothing
+    asked = [n for n in b.needs if n != 'labelled']
+    for q in queries: guard(q, k, asked, b.name) # before the first one works for nothing
     picks = select_many(a, queries, k - k//2)
     if k == 1: return picks
     rest = select_many(b, [q.also(p) for q,p in zip(queries, picks)], k//2)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.spatial.distance import cdist, pdist, squareform
-from ..checks import check_number, check_whole
+from ..checks import check_number, check_whole, need
 from ..query.strategy import strategy
 from ..select.kcenter import k_center
 
@@ -22,7 +22,8 @@ def coreset(
     query, # a `Query` with embeddings (u,d) and (l,d), l > 0
     k, # ids to pick
 ): # (k,) ids in the order picked
-    "Farthest-first on the embeddings, starting from the labelled set (Sener & Savarese, 2018, algorithm 1); `ValueError` without one."
+    """Farthest-first on the embeddings, starting from the labelled set
+    (Sener & Savarese, 2018, algorithm 1); `ValueError` without one."""
     import torch
     u, l = (torch.as_tensor(e, device=query.device) for e in (query.embeds, query.labelled_embeds))
     return query.unlabelled[k_center(u, k, centers=l, ties=query.ties)]
@@ -54,10 +55,14 @@ def _radius(reach, outliers): # the largest distance but `outliers`
 def _mip(D, m, k, outliers, delta, time_limit): # 'feasible', 'infeasible', 'time limit' or 'no answer'; centres or None
     "Can `k` new centres cover all points but `outliers` within `delta`? Solved by HiGHS."
     far, u = np.flatnonzero(m > delta), len(m)
-    hits = sparse.hstack([sparse.csr_array((D <= delta)[far], dtype=float), sparse.identity(len(far))], format='csr')
+    near = sparse.csr_array((D <= delta)[far], dtype=float)
+    hits = sparse.hstack([near, sparse.identity(len(far))], format='csr')
     centre = np.r_[np.ones(u), np.zeros(len(far))] # 1 for u_i, 0 for o_j
-    rules = [LinearConstraint(hits, 1, np.inf), LinearConstraint(centre[None], 0, k), LinearConstraint(1 - centre[None], 0, outliers)]
-    res = milp(centre, integrality=centre, bounds=Bounds(0, np.where(centre, 1, min(outliers, 1))), constraints=rules, options=dict(time_limit=time_limit, mip_rel_gap=1))
+    covered = LinearConstraint(hits, 1, np.inf)
+    few_centres, few_outliers = LinearConstraint(centre[None], 0, k), LinearConstraint(1 - centre[None], 0, outliers)
+    res = milp(centre, integrality=centre, bounds=Bounds(0, np.where(centre, 1, min(outliers, 1))),
+               constraints=[covered, few_centres, few_outliers],
+               options=dict(time_limit=time_limit, mip_rel_gap=1))
     if res.x is not None: return 'feasible', np.flatnonzero(res.x[:u] > .5)
     return {1: 'time limit', 2: 'infeasible'}.get(res.status, 'no answer'), None
 
@@ -77,12 +82,14 @@ def _start(x, far, k, centers, outliers): # (u,) m, (u,u) D, distances to try
     m, d = cdist(x, centers).min(1, initial=np.inf), pdist(x)
     D = squareform(d)
     low, high = _radius(_reach(m, D, far), 0)/2, _radius(_reach(m, D, far[:k]), outliers)
-    between = lambda v: v[(v >= low*(1 - 1e-6)) & (v < high)]
+    def between(v): return v[(v >= low*(1 - 1e-6)) & (v < high)]
     return m, D, np.unique(np.r_[between(d), between(m), high])
 
 # %% ../../nbs/strategies/20_coreset.ipynb #4678e41f
 def _next(c, low, high, unknown, tol): # an index, or None where the search is over
-    "Halfway between the highest unknown radius and `high`; once these are close enough, halfway between `low` and the smallest unknown one."
+    """Halfway between the highest unknown radius and `high`.
+
+    Once these are close enough, halfway between `low` and the smallest unknown one."""
     a, b = max(unknown, default=low - 1) + 1, min(unknown, default=low)
     if c[high] - c[a] > tol: return (a + high)//2
     if c[b] - c[low] > tol: return (low + b)//2
@@ -103,14 +110,17 @@ def _bisect(
     return low, high, solves, unknown
 
 # %% ../../nbs/strategies/20_coreset.ipynb #a6d01b5d
-def _solver(x, centers, m, D, k, outliers, time_limit): # radius -> (answer, radius reached or None); dict radius reached -> (k,) picks
-    "What `_bisect` asks, and the covers found on the way."
+def _solver(x, centers, m, D, k, outliers, time_limit): # a function, a dict
+    """What `_bisect` asks, and the covers found on the way.
+
+    The function: radius -> (answer, radius reached or None). The dict: radius reached -> (k,) picks."""
     covers = {}
     def solve(delta):
         answer, picks = _mip(D, m, k, outliers, delta, time_limit)
         if picks is None: return answer, None
         picks = _fill(x, centers, m, D, picks[:k], k, outliers)
-        if (radius := _radius(_reach(m, D, picks), outliers)) > delta: return 'no answer', None
+        radius = _radius(_reach(m, D, picks), outliers)
+        if radius > delta: return 'no answer', None
         covers[radius] = picks
         return answer, radius
     return solve, covers
@@ -121,10 +131,22 @@ def _check_robust(outliers=None, time_limit=180, eps=.01, subsample=None): # as 
     if outliers is not None: check_whole(dict(outliers=outliers), least=0)
     check_number(dict(time_limit=time_limit), least=None, also=' of seconds')
     check_number(dict(eps=eps), also=' below 1')
-    if eps >= 1: raise ValueError(f"eps={eps!r}; choose 0 <= eps < 1")
+    need(eps < 1, f"eps={eps!r}; choose 0 <= eps < 1", 'eps')
     if subsample is not None: check_whole(dict(subsample=subsample))
 
 # %% ../../nbs/strategies/20_coreset.ipynb #20c98f89
+def _check_size(u, k):
+    "`ValueError` for more rows than have room for their distances, and for more centres than rows."
+    fault = f"x has {u} rows, whose distances alone take {8e-9*u**2:.1f} GB"
+    need(u <= 10_000, f"{fault}; pass 10000 at most, in robust_coreset by subsample=10000 or fewer", 'x')
+    need(1 <= k <= u, f"k={k} with {u} rows of x; choose 1 <= k <= {u}", 'k')
+
+def _status(c, low, high, unknown, eps): # as for `Cover`
+    "What the search has proven."
+    if low == high: return 'optimal'
+    return 'within eps' if c[high] - c[low] <= eps*c[high] else next(iter(unknown.values()))
+
+# %% ../../nbs/strategies/20_coreset.ipynb #20c98f90
 def robust_cover(
     x, # (u,d) points to cover and to choose centres from
     k, # centres to choose
@@ -134,10 +156,11 @@ def robust_cover(
     eps=.01, # stop once radius and lower bound differ by this share of the radius; 0: the optimum
     ties=None, # (u,) priorities, smaller = earlier among equals; None: the positions
 ): # a `Cover`
-    "Robust k-center (Sener & Savarese, 2018, Algorithm 2), never worse than greedy; `ValueError` for more than 10,000 points, k > u, NaN."
+    """Robust k-center (Sener & Savarese, 2018, Algorithm 2), never worse than greedy.
+
+    `ValueError` for more than 10,000 points, k > u, NaN."""
     began, x = time.monotonic(), np.asarray(x, np.float64)
-    if len(x) > 10_000: raise ValueError(f"x has {len(x)} rows, whose distances alone take {8e-9*len(x)**2:.1f} GB; pass 10000 at most, in robust_coreset by subsample=10000 or fewer")
-    if not 1 <= k <= len(x): raise ValueError(f"k={k} with {len(x)} rows of x; choose 1 <= k <= {len(x)}")
+    _check_size(len(x), k)
     _check_robust(outliers, time_limit, eps)
     centers, outliers = np.asarray(x[:0] if centers is None else centers, np.float64), int(outliers)
     order = np.lexsort((np.arange(len(x)) if ties is None else ties, *x.T[::-1])) # copies by priority
@@ -146,29 +169,40 @@ def robust_cover(
     m, D, c = _start(x, far, k, centers, outliers)
     solve, covers = _solver(x, centers, m, D, k, outliers, time_limit)
     low, high, solves, unknown = _bisect(c, solve, eps)
-    status = 'optimal' if low == high else 'within eps' if c[high] - c[low] <= eps*c[high] else next(iter(unknown.values()))
+    status = _status(c, low, high, unknown, eps)
     best = covers.get(c[high], far[:k])
-    beyond = np.sort(order[_reach(m, D, best) > c[high]])
-    return Cover(order[best], float(c[high]), float(c[low]), status in ('optimal', 'within eps'), beyond, float(c[-1]), solves, time.monotonic() - began, status)
+    return Cover(
+        picks=order[best], radius=float(c[high]), lower_bound=float(c[low]), greedy=float(c[-1]),
+        outliers=np.sort(order[_reach(m, D, best) > c[high]]),
+        proven=status in ('optimal', 'within eps'), status=status, solves=solves,
+        seconds=time.monotonic() - began)
 
 # %% ../../nbs/strategies/20_coreset.ipynb #95cab51d
+def _subsample(query, k, size): # ids, ascending
+    "`size` unlabelled ids drawn at random, all for None; `ValueError` for fewer than k."
+    ids = query.unlabelled
+    if size is None: return ids
+    need(size >= k, f"subsample={size} holds fewer than k={k} rows; choose subsample >= k", 'subsample')
+    return np.sort(query.rng.choice(ids, int(size), replace=False)) if size < len(ids) else ids
+
 @strategy('robust_coreset', needs=('embeds', 'labelled'), deterministic=False)
 def robust_coreset(
     query, # a `Query` with embeddings (u,d) and (l,d), l > 0
     k, # ids to pick
-    outliers=None, # points that may stay uncovered; None: one in 10,000 labelled and unlabelled rows in play, rounded down
+    outliers=None, # points that may stay uncovered; None: one in 10,000 rows in play, rounded down
     time_limit=180, # seconds for each integer program; where it strikes, picks depend on the machine
     eps=.01, # relative gap between radius and lower bound at which to stop
     subsample=None, # unlabelled rows drawn to be covered and chosen from; None: all
 ): # (k,) ids, farthest first
-    "Core-Set as an integer program (Sener & Savarese, 2018, Algorithm 2), never worse than greedy; logs how far the radius is proven."
+    """Core-Set as an integer program (Sener & Savarese, 2018, Algorithm 2), never worse than greedy;
+    logs how far the radius is proven."""
     _check_robust(outliers, time_limit, eps, subsample)
-    ids = query.unlabelled
-    if subsample is not None and subsample < k: raise ValueError(f"subsample={subsample} holds fewer than k={k} rows; choose subsample >= k")
-    if subsample is not None and subsample < len(ids): ids = np.sort(query.rng.choice(ids, int(subsample), replace=False))
+    ids = _subsample(query, k, subsample)
     if outliers is None: outliers = (len(ids) + len(query.labelled))//10_000
-    r = robust_cover(query.rows('embeds', ids), k, query.labelled_embeds, outliers, time_limit, eps, query.ties_of(ids))
-    query.log.append(dict(radius=r.radius, lower_bound=r.lower_bound, proven=r.proven, outliers=ids[r.outliers].tolist(), solves=r.solves, status=r.status))
+    points, ties = query.rows('embeds', ids), query.ties_of(ids)
+    r = robust_cover(points, k, query.labelled_embeds, outliers, time_limit, eps, ties)
+    query.log.append(dict(radius=r.radius, lower_bound=r.lower_bound, proven=r.proven,
+                          outliers=ids[r.outliers].tolist(), solves=r.solves, status=r.status))
     return ids[r.picks]
 
 robust_coreset.check = _check_robust # `build` asks it before anything runs
@@ -176,8 +210,12 @@ robust_coreset.check = _check_robust # `build` asks it before anything runs
 # %% ../../nbs/strategies/20_coreset.ipynb #318ef228
 def _check_run(rows, initial, query, rounds, classes, subsample=None, **_):
     "`ValueError` if a run asks more of `robust_coreset` than its integer program can hold, or than its subsample has."
-    if rounds and rows - initial > 10_000 and (subsample is None or subsample > 10_000):
-        raise ValueError(f"{rows - initial:,} rows to cover, whose distances alone take {8e-9*(rows - initial)**2:.1f} GB; choose subsample=10000 or fewer")
-    if rounds and subsample is not None and subsample < query: raise ValueError(f"subsample={subsample} holds fewer than k={query} rows; choose subsample >= k")
+    if not rounds: return
+    left = rows - initial
+    fits = min(left, left if subsample is None else subsample) <= 10_000
+    fault = f"{left:,} rows to cover, whose distances alone take {8e-9*left**2:.1f} GB"
+    need(fits, f"{fault}; choose subsample=10000 or fewer", 'subsample')
+    enough = subsample is None or subsample >= query
+    need(enough, f"subsample={subsample} holds fewer than k={query} rows; choose subsample >= k", 'subsample')
 
 robust_coreset.check_run = _check_run # the runner asks it before anything is trained

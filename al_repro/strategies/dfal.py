@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
-from ..checks import check_number, check_whole
+from ..checks import check_number, check_whole, need
 from ..models.contexts import plain_torch
 from ..models.memory import by_parts, row_bytes, rows_that_fit
 from ..models.outputs import check_gradients, logits_of
@@ -27,7 +27,9 @@ def _norm(x): return x.reshape(len(x), -1).norm(dim=1) # (b,) L2 norms of the ro
 
 def _unreached(model): # what to raise where the logits have no gradient of the input
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, '__name__', 'model')
-    return ValueError(f"no gradient of the logits reaches the input of {name}: its forward runs under torch.no_grad or inference_mode, detaches, or does not look at x; DeepFool needs that gradient, so let it pass, or choose margin")
+    return ValueError(f"no gradient of the logits reaches the input of {name}: its forward runs under torch.no_grad or "
+                      'inference_mode, detaches, or does not look at x; DeepFool needs that gradient, so let it pass, '
+                      'or choose margin')
 
 def boundary_step(
     model, # (b,...) inputs to (b,classes) logits
@@ -35,7 +37,7 @@ def boundary_step(
     classes, # (b,c) candidates, the class predicted at the start first
     extra=0, # (b,) length added to each step
 ): # (b,...) the step to the nearest linearised boundary; zero where there is none
-    "One step of DeepFool for all rows at once (Moosavi-Dezfooli et al., 2016, algorithm 2); `ValueError` where no gradient reaches the input."
+    "One step of DeepFool for all rows (Moosavi-Dezfooli et al., 2016); `ValueError` where no gradient reaches `x`."
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         z = logits_of(model, x).gather(1, classes)
@@ -81,7 +83,7 @@ def deepfool_loop(
     candidates=10, overshoot=.02, max_iter=50, clip=(0, 1), # as for `deepfool`
 ): # (n,) distances, (n,) iterations
     "DeepFool one input and one class at a time: the definition, to test and time `deepfool` against."
-    distances, iterations = [], []
+    found = []
     for x0 in x.split(1):
         z = model(x0).detach()[0]
         start, *others = z.argsort(descending=True, stable=True)[:candidates].tolist()
@@ -95,14 +97,14 @@ def deepfool_loop(
             total = total + min(steps, key=torch.norm)
             y, n = perturbed(x0, total, overshoot, clip), n + 1
             z = model(y).detach()[0]
-        distances.append((y - x0).norm().item() if z.argmax() != start else math.inf); iterations.append(n)
-    return np.array(distances), np.array(iterations)
+        found.append(((y - x0).norm().item() if z.argmax() != start else math.inf, n))
+    return tuple(np.array(v) for v in zip(*found))
 
 # %% ../../nbs/strategies/14_dfal.ipynb #4cec6cb1
 @dataclass
 class Fooled:
     "What `deepfool` found for n inputs."
-    distance:np.ndarray # (n,) length of the way across, after overshoot and clipping; infinite where the class has not changed
+    distance:np.ndarray # (n,) length of the way across, after overshoot and clipping; infinite for the same class
     reached:np.ndarray # (n,) class on the other side; -1 where the class has not changed
     iterations:np.ndarray # (n,) steps taken
     margin:np.ndarray # (n,) largest logit minus second largest, at the start
@@ -127,20 +129,34 @@ def _chunks(i, device): # balanced parts of the positions `i`
     return np.array_split(i, max(1, math.ceil(len(i)/(1024 if device.type == 'cuda' else 128))))
 
 # %% ../../nbs/strategies/14_dfal.ipynb #57fc3cd1
+def _check_inside(x, clip):
+    "`ValueError` for inputs outside the range `clip`; None: no limit."
+    if clip is None: return
+    low, high, remedy = x.min(), x.max(), 'choose clip=None or a range that holds every input'
+    need(low >= clip[0] and high <= clip[1], f"x goes from {low:.4g} to {high:.4g}, outside clip={clip}; {remedy}", 'x')
+
+def _check_logits(z, i):
+    "`ValueError` that names the first of the rows `i` whose logits `z` are not finite."
+    bad = (~z.isfinite().all(1)).nonzero()[:,0].tolist()
+    if bad: raise ValueError(f"the model's logits of row {i[bad[0]]} are NaN or infinite; repair the model or the row")
+
 def _start(model, rows, n, candidates, clip): # a `Fooled` before the first step
-    "Candidates and margins; `ValueError` for inputs outside `clip` and for a model without finite logits of two classes or more."
+    "Candidates and margins; `ValueError` for inputs outside `clip` and for logits that are not finite."
     classes, margin, total = [], [], []
     shape = rows(torch.as_tensor([0])).shape
-    size, _ = rows_that_fit(n, row_bytes(model, shape)), row_bytes(model, shape, grad=True) # the latter is kept for `_advance`
+    size, _ = rows_that_fit(n, row_bytes(model, shape)), row_bytes(model, shape, grad=True) # kept for `_advance`
     for i in np.array_split(np.arange(n), max(1, n//1024, math.ceil(n/size))):
         x = rows(torch.as_tensor(i))
-        if clip is not None and not (x.min() >= clip[0] and x.max() <= clip[1]): raise ValueError(f"x goes from {x.min():.4g} to {x.max():.4g}, outside clip={clip}; choose clip=None or a range that holds every input")
+        _check_inside(x, clip)
         with torch.no_grad(): z = logits_of(model, x)
-        if not z.isfinite().all(): raise ValueError(f"the model's logits of row {i[(~z.isfinite().all(1)).nonzero()[0,0].item()]} are NaN or infinite; repair the model or the row")
+        _check_logits(z, i)
         top, order = z.sort(dim=1, descending=True, stable=True)
-        classes.append(order[:,:candidates]); margin.append((top[:,0] - top[:,1]).cpu().numpy()); total.append(torch.zeros_like(x))
+        classes.append(order[:,:candidates])
+        margin.append((top[:,0] - top[:,1]).cpu().numpy())
+        total.append(torch.zeros_like(x))
     classes, margin, tie = torch.cat(classes), np.concatenate(margin), np.concatenate(margin) == 0
-    return Fooled(np.where(tie, 0., np.inf), np.where(tie, classes[:,1].cpu(), -1), np.zeros(n, np.int64), margin, classes, torch.cat(total))
+    distance, reached = np.where(tie, 0., np.inf), np.where(tie, classes[:,1].cpu(), -1)
+    return Fooled(distance, reached, np.zeros(n, np.int64), margin, classes, torch.cat(total))
 
 # %% ../../nbs/strategies/14_dfal.ipynb #1bb7c866
 def _advance(model, rows, s, i, overshoot, clip): # those of `i` that may still cross
@@ -173,15 +189,21 @@ class _ThinConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g): # (b,c_out,h_out,w_out)
         l = ctx.layer
-        return F.fold(l.weight.flatten(1).t() @ g.flatten(2), ctx.sides, l.kernel_size, l.dilation, l.padding, l.stride), None
+        columns = l.weight.flatten(1).t() @ g.flatten(2)
+        return F.fold(columns, ctx.sides, l.kernel_size, l.dilation, l.padding, l.stride), None
+
+def _is_plain(l): # bool
+    "Whether a module is a convolution on the CPU, of at most four channels, that `_ThinConv` can stand for."
+    if type(l) is not nn.Conv2d or l.in_channels > 4 or 'forward' in vars(l): return False
+    padded = l.padding_mode == 'zeros' and not isinstance(l.padding, str)
+    return l.groups == 1 and padded and l.weight.device.type == 'cpu'
 
 @contextmanager
 def quick_input_gradient(
     model, # a module; anything else, and modules on a GPU, stay as they are
 ):
-    "Inside this context convolutions of at most four channels pass gradients to their input fast, and none to their weights."
-    plain = lambda l: type(l) is nn.Conv2d and l.groups == 1 and l.padding_mode == 'zeros' and not isinstance(l.padding, str) and 'forward' not in vars(l)
-    layers = [l for l in (model.modules() if isinstance(model, nn.Module) else ()) if plain(l) and l.in_channels <= 4 and l.weight.device.type == 'cpu']
+    "Inside this context convolutions of few channels pass gradients to their input fast, and none to their weights."
+    layers = [l for l in model.modules() if _is_plain(l)] if isinstance(model, nn.Module) else []
     for l in layers: l.forward = lambda x, l=l: _ThinConv.apply(x, l)
     try: yield
     finally:
@@ -199,26 +221,29 @@ def _check(candidates, overshoot, **steps): # the last by the name the caller gi
 def deepfool(
     model, # in evaluation mode: (b,...) float inputs to (b,classes) logits
     x, # (n,...) array or tensor; uint8 is divided by 255
-    candidates=10, # classes looked at: those with the largest logits at the start, the predicted one among them; None: all
+    candidates=10, # classes with the largest logits at the start, the predicted one among them; None: all
     overshoot=.02, # by which the sum of the steps is made longer
     max_iter=50, # steps at most
     clip=(0, 1), # range of the inputs; None: no limit
-    so_far=None, # a `Fooled` to go on from, with the same other arguments: rows that have crossed stay as they are
+    so_far=None, # a `Fooled` to go on from, with the same other arguments: rows that have crossed stay
 ): # a `Fooled`
-    "The shortest way across a boundary that DeepFool finds (Moosavi-Dezfooli et al., 2016, algorithm 2), all inputs at once; `ValueError` for inputs outside `clip`, logits that are not finite, or an option out of range."
+    """The shortest way across a boundary that DeepFool finds (Moosavi-Dezfooli et al., 2016), all inputs at once.
+    `ValueError` for inputs outside `clip`, logits that are not finite, or an option out of range."""
     _check(candidates, overshoot, max_iter=max_iter)
-    if getattr(model, 'training', False): raise ValueError("model is in training mode; call model.eval() first")
-    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]): raise ValueError(f"clip={clip!r}; choose (lowest, highest) or None")
-    if not len(x): raise ValueError("x is empty; pass one input or more")
+    need(not getattr(model, 'training', False), 'model is in training mode; call model.eval() first', 'model')
+    a_range = clip is None or len(clip) == 2 and clip[0] < clip[1]
+    need(a_range, f"clip={clip!r}; choose (lowest, highest) or None", 'clip')
+    need(len(x), 'x is empty; pass one input or more', 'x')
     check_gradients(model)
     rows = _reader(model, x)
     s = copy.deepcopy(so_far) if so_far else _start(model, rows, len(x), candidates, clip)
-    if len(s.distance) != len(x): raise ValueError(f"so_far is of {len(s.distance)} inputs but x has {len(x)}; pass the same inputs")
+    need(len(s.distance) == len(x), f"so_far is of {len(s.distance)} inputs but x has {len(x)}; pass the same inputs")
     left = np.flatnonzero(~s.flipped)
     with quick_input_gradient(model):
         for _ in range(max_iter):
             if not len(left): break
-            left = np.concatenate([_advance(model, rows, s, i, overshoot, clip) for i in _chunks(left, s.total.device)])
+            chunks = _chunks(left, s.total.device)
+            left = np.concatenate([_advance(model, rows, s, i, overshoot, clip) for i in chunks])
     return s
 
 # %% ../../nbs/strategies/14_dfal.ipynb #05a2f66c
@@ -255,17 +280,20 @@ def dfal(
     iterations=10, # steps at first, doubled until k rows have crossed, six times at most
     among=None, # look only at so many unlabelled rows, drawn at random, but at least k; None: at all of them
 ): # (k,) ids, shortest way first
-    "Label the inputs that DeepFool carries across a boundary by the shortest way (Ducoffe & Precioso, 2018); `ValueError` as `deepfool`."
+    """Label the inputs that DeepFool carries across a boundary by the shortest way
+    (Ducoffe & Precioso, 2018); `ValueError` as `deepfool`."""
     check_dfal(candidates, overshoot, iterations, among)
     check_pixels(query, images=True)
     clip, model, u = _clip(query.x), query.model, query.unlabelled
-    if among is not None and max(among, k) < len(u): query = query.only(query.rng.choice(u, max(among, k), replace=False))
+    if among is not None and max(among, k) < len(u):
+        query = query.only(query.rng.choice(u, max(among, k), replace=False))
     x, found, steps = query.x, None, 0
     for _ in range(1 + 6): # and six doublings
         found = deepfool(model, x, candidates, overshoot, steps or iterations, clip, found)
         steps = 2*steps or iterations
         if found.flipped.sum() >= k: break
-    query.log.append(dict(iterations=steps, rows=len(x), flipped=float(found.flipped.mean()), unflipped=int((~found.flipped).sum())))
+    over, left = float(found.flipped.mean()), int((~found.flipped).sum())
+    query.log.append(dict(iterations=steps, rows=len(x), flipped=over, unflipped=left))
     return query.unlabelled[top_k(distance_score(found), k, query.ties)]
 
 dfal.check = check_dfal # `build` asks it before anything runs

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['rotation_score', 'class_score', 'pal_loss', 'Pal', 'scoring_net', 'guesses', 'run_sgd', 'n_steps', 'train_scorer',
-           'tune_scorer', 'accuracies', 'pool_scores', 'note', 'pick_parts', 'tuned_rotation', 'check_pal',
-           'count_classes', 'pal']
+           'tune_scorer', 'accuracies', 'pool_scores', 'note', 'pick_parts', 'tuned_rotation', 'count_classes', 'pal']
 
 # %% ../../nbs/strategies/68_pal.ipynb #a6ce0fe3
 import copy, math
@@ -14,14 +13,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..checks import check_number, check_whole
+from ..checks import check_number, need
 from ..models.loop import Diverged
 from ..models.memory import by_parts, held
 from ..models.nets import build_model, init_weights, MODELS
 from ..models.outputs import chunk_rows
 from ..models.train import images
 from ..query.query import check_pixels
-from ..query.strategy import together
+from ..query.strategy import by_size, together, whole_fields, with_options
 from ..select.topk import top_k
 from .vaal import endless_batches
 
@@ -29,14 +28,18 @@ from .vaal import endless_batches
 def rotation_score(
     logits, # (...,4,b,4) the turn it has, images, the turn it is taken for
 ): # (...,b) from -4, all four turns recognised, to 0
-    "How badly the turns of each image are recognised: minus the sum of the four right probabilities (PAL's released code)."
+    """How badly the turns of each image are recognised.
+
+    Minus the sum of the four right probabilities (PAL's released code)."""
     return -logits.softmax(-1).diagonal(dim1=-3, dim2=-1).sum(-1)
 
 # %% ../../nbs/strategies/68_pal.ipynb #b5fc0ee0
 def class_score(
     logits, # (...,c)
 ): # (...) bits, from minus infinity to 0, no idea
-    "How unsure the class head is: minus the divergence of the uniform distribution from its guess (PAL's released code)."
+    """How unsure the class head is.
+
+    Minus the divergence of the uniform distribution from its guess (PAL's released code)."""
     return (logits.log_softmax(-1).mean(-1) + math.log(logits.shape[-1]))/math.log(2)
 
 # %% ../../nbs/strategies/68_pal.ipynb #61ac4813
@@ -51,13 +54,13 @@ def pal_loss(
     right = torch.arange(4, device=turns.device).repeat_interleave(b).repeat(m)
     loss = F.cross_entropy(turns.flatten(0, 2), right, reduction='none').view(m, -1).mean(1)
     if not weight: return loss
-    known = F.cross_entropy(classes.flatten(0, 1), y.flatten(), ignore_index=-1, reduction='none').view(m, -1).sum(1)
-    return loss + weight*known/(y >= 0).sum(1).clamp(1)
+    known = F.cross_entropy(classes.flatten(0, 1), y.flatten(), ignore_index=-1, reduction='none')
+    return loss + weight*known.view(m, -1).sum(1)/(y >= 0).sum(1).clamp(1)
 
 # %% ../../nbs/strategies/68_pal.ipynb #789884d2
 @dataclass(frozen=True)
 class Pal:
-    "How PAL trains and asks; the numbers are the released code's for CIFAR-10, `model` and `min_steps` ours."
+    "How PAL trains and asks, the options of `pal`; the released code's for CIFAR-10, `model` and `min_steps` ours."
     model:str = 'resnet8' # of the scoring network, a name in `MODELS`
     epochs:int = 100 # passes over the labelled images
     min_steps:int = 300 # train longer until this many steps are done; between sub-queries in proportion
@@ -66,6 +69,11 @@ class Pal:
     classes:float = 1. # weight of the class head in the loss and in the score; 0: no such head
     sub_queries:int = 5 # parts of a query
     tune:int = 5 # passes over the picks so far, between sub-queries
+    def __post_init__(self):
+        need(self.model in MODELS, f"model={self.model!r} is unknown; choose one of {', '.join(MODELS)}", 'model')
+        whole_fields(self, 'epochs', 'min_steps', 'batch', 'sub_queries', 'tune')
+        check_number(dict(lr=self.lr), least=None)
+        check_number(dict(classes=self.classes))
 
 # %% ../../nbs/strategies/68_pal.ipynb #353ab0e3
 def scoring_net(
@@ -75,7 +83,8 @@ def scoring_net(
     how, # a `Pal`
 ): # a `Net` of m members with 4 + n_classes outputs
     "A fresh network with a rotation head and a class head; `ValueError` for images that the model does not take."
-    with torch.random.fork_rng(devices=[]): net = build_model(how.model, shape, 4 + n_classes, len(generators)) # torch's layers draw weights from its global generator, not used here
+    with torch.random.fork_rng(devices=[]): # torch's layers draw weights from its global generator, not used here
+        net = build_model(how.model, shape, 4 + n_classes, len(generators))
     for l in net.modules():
         if isinstance(l, nn.Dropout): l.p = 0.
     return init_weights(net, generators)
@@ -97,12 +106,15 @@ def run_sgd(
     **sgd, # momentum and the like
 ): # `net` in evaluation mode
     "One step of SGD for each rate, each member on its own random batch."
-    opt, member = torch.optim.SGD(net.parameters(), lr=how.lr, **sgd), torch.arange(len(x), device=x.device)[:,None]
+    opt = torch.optim.SGD(net.parameters(), lr=how.lr, **sgd)
+    member = torch.arange(len(x), device=x.device)[:,None]
     net.train()
     for lr,rows in zip(rates, endless_batches(x.shape[1], how.batch, generators)):
         opt.param_groups[0]['lr'], rows = lr, rows.to(x.device)
         loss = pal_loss(*guesses(net, x[member, rows]), y[member, rows], how.classes).sum() # members share no weight
-        opt.zero_grad(); loss.backward(); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
     return net.eval()
 
 # %% ../../nbs/strategies/68_pal.ipynb #66f7eefd
@@ -117,7 +129,8 @@ def train_scorer(
     "Train fresh scoring networks on the labelled images."
     net = scoring_net(tuple(x.shape[2:]), n_classes, generators, how).to(x.device, memory_format=torch.channels_last)
     steps = n_steps(x.shape[1], how.epochs, how)
-    return run_sgd(net, x, y, [how.lr*.1**(4*i//steps) for i in range(steps)], how, generators, momentum=.9, nesterov=True, weight_decay=5e-4)
+    rates = [how.lr*.1**(4*i//steps) for i in range(steps)]
+    return run_sgd(net, x, y, rates, how, generators, momentum=.9, nesterov=True, weight_decay=5e-4)
 
 def tune_scorer(
     net, # from `train_scorer`
@@ -126,20 +139,28 @@ def tune_scorer(
 ): # a copy of `net`
     "Fine-tune a copy on the turns of the picks."
     unknown = torch.full(x.shape[:2], -1, device=x.device)
-    return run_sgd(copy.deepcopy(net), x, unknown, [how.lr/10]*n_steps(x.shape[1], how.tune, how), how, generators)
+    rates = [how.lr/10]*n_steps(x.shape[1], how.tune, how)
+    return run_sgd(copy.deepcopy(net), x, unknown, rates, how, generators)
 
 # %% ../../nbs/strategies/68_pal.ipynb #4360acfd
+def _share(hits, n): # a number to six places, or None
+    "Of the known classes, where there are any."
+    return round((hits/n).item(), 6) if n else None
+
 @torch.inference_mode()
 def accuracies(
     net, # of m members, in evaluation mode
     x, y, # (m,l,c,h,w) float32 images, (m,l) classes or -1
 ): # for each member (share of turns right, share of known classes right or None)
     "How well turns and classes are recognised."
-    turns, classes = zip(*by_parts(lambda a, b: guesses(net, x[:,a:b]), x.shape[1], chunk_rows(net, x.shape[2:], 4)))
-    right = (torch.cat(turns, 2).argmax(-1) == torch.arange(4, device=x.device)[:,None]).float().mean((1, 2)).tolist()
-    classes, n = torch.cat(classes, 1), (y >= 0).sum(1)
-    hits = (classes.argmax(-1) == y).sum(1) if classes.shape[-1] else 0*n
-    return [(round(r, 6), round((h/k).item(), 6) if k and classes.shape[-1] else None) for r,h,k in zip(right, hits, n)]
+    size = chunk_rows(net, x.shape[2:], 4)
+    turns, classes = zip(*by_parts(lambda a, b: guesses(net, x[:,a:b]), x.shape[1], size))
+    turned = torch.arange(4, device=x.device)[:,None]
+    right = (torch.cat(turns, 2).argmax(-1) == turned).float().mean((1, 2)).tolist()
+    right, classes, n = [round(r, 6) for r in right], torch.cat(classes, 1), (y >= 0).sum(1)
+    if not classes.shape[-1]: return [(r, None) for r in right]
+    hits = (classes.argmax(-1) == y).sum(1)
+    return [(r, _share(h, k)) for r,h,k in zip(right, hits, n)]
 
 # %% ../../nbs/strategies/68_pal.ipynb #76a3698f
 def _images(queries, ids): # (m,b,c,h,w) float32 on the queries' device; ids: (b,) for each query
@@ -148,7 +169,8 @@ def _images(queries, ids): # (m,b,c,h,w) float32 on the queries' device; ids: (b
     return images(rows) if rows.dtype == torch.uint8 else rows.float()
 
 def _to_train_on(queries, ids): # (m,l,c,h,w), held where they fit, or `Fetched`; ids: (l,) for each query
-    return held(lambda at: _images(queries, [i[p] for i,p in zip(ids, at.numpy())]), len(queries), len(ids[0]))
+    def make(at): return _images(queries, [i[p] for i,p in zip(ids, at.numpy())])
+    return held(make, len(queries), len(ids[0]))
 
 @torch.inference_mode()
 def pool_scores(
@@ -159,35 +181,52 @@ def pool_scores(
     def part(a, b):
         turns, classes = guesses(net, _images(queries, [q.unlabelled[a:b] for q in queries]))
         rotation = rotation_score(turns)
-        return torch.stack([rotation, class_score(classes) if classes.shape[-1] else torch.zeros_like(rotation)])
+        certainty = class_score(classes) if classes.shape[-1] else torch.zeros_like(rotation)
+        return torch.stack([rotation, certainty])
     shape, u = queries[0].rows('x', queries[0].unlabelled[:1]).shape[1:], len(queries[0].unlabelled)
     return torch.cat(by_parts(part, u, chunk_rows(net, shape, 4)), 2).double().cpu().numpy()
 
 def note(queries, net, x, y, epochs, how): # as for `accuracies`, with the passes that the training was to take
     "Append to the log of each query what a training has reached on its images."
-    steps = n_steps(x.shape[1], epochs, how)
+    n = x.shape[1]
+    steps = n_steps(n, epochs, how)
+    length = dict(images=n, steps=steps, epochs=round(steps*min(how.batch, n)/n, 2))
     for q,(turns, classes) in zip(queries, accuracies(net, x, y)):
-        q.log.append(dict(images=x.shape[1], steps=steps, epochs=round(steps*min(how.batch, x.shape[1])/x.shape[1], 2), rotation_accuracy=turns, class_accuracy=classes))
+        q.log.append(dict(length, rotation_accuracy=turns, class_accuracy=classes))
 
 # %% ../../nbs/strategies/68_pal.ipynb #e4e9df74
+def _known_classes(queries, n_classes, device): # (m,l), -1 where not known
+    "Labels of the labelled rows; none are known without a class head."
+    none = np.full(len(queries[0].labelled), -1)
+    return torch.as_tensor(np.stack([q.labels if n_classes else none for q in queries]), device=device)
+
+def _more(query, picked, score, k): # ids
+    "The picks so far, and the k best of the other unlabelled rows."
+    free = np.where(np.isin(query.unlabelled, picked), -np.inf, score)
+    return np.append(picked, query.unlabelled[top_k(free, k, query.ties)])
+
 def pick_parts(
     queries, # of equal sizes
     k, # ids to pick
     n_classes, generators, how, # 0: rotations only; a CPU generator for each; a `Pal`
 ): # for each query (k,) ids
-    "Train a scoring network for each query and pick in parts; `Diverged` for scores that are no numbers; logs each training."
+    """Train a scoring network for each query and pick in parts; logs each training.
+
+    `Diverged` for scores that are no numbers."""
     x = _to_train_on(queries, [q.labelled for q in queries])
-    y = torch.as_tensor(np.stack([q.labels if n_classes else np.full(len(q.labelled), -1) for q in queries]), device=x.device)
+    y = _known_classes(queries, n_classes, x.device)
     net = train_scorer(x, y, n_classes, generators, how)
     note(queries, net, x, y, how.epochs, how)
     rotation, certainty = pool_scores(net, queries)
     base, picks = rotation + how.classes*certainty, [np.empty(0, np.int64)]*len(queries)
     for part in np.array_split(np.arange(k), min(how.sub_queries, k)):
         score = base + tuned_rotation(net, queries, picks, generators, how) if len(picks[0]) else base
-        if not np.isfinite(score).all(): raise Diverged(f"the scoring network ended in scores that are not numbers; lower lr={how.lr}")
-        picks = [np.append(p, q.unlabelled[top_k(np.where(np.isin(q.unlabelled, p), -np.inf, s), len(part), q.ties)]) for p,q,s in zip(picks, queries, score)]
+        if not np.isfinite(score).all():
+            raise Diverged(f"the scoring network ended in scores that are not numbers; lower lr={how.lr}")
+        picks = [_more(q, p, s, len(part)) for q,p,s in zip(queries, picks, score)]
     return picks
 
+# %% ../../nbs/strategies/68_pal.ipynb #e4e9df75
 def tuned_rotation(net, queries, picks, generators, how): # (m,u) rotation scores
     "Of the network fine-tuned on the picks; logs it."
     x = _to_train_on(queries, picks)
@@ -196,17 +235,14 @@ def tuned_rotation(net, queries, picks, generators, how): # (m,u) rotation score
     return pool_scores(fine, queries)[0]
 
 # %% ../../nbs/strategies/68_pal.ipynb #f731f8e3
-def check_pal(model='resnet8', epochs=100, min_steps=300, lr=.01, batch=64, classes=1., sub_queries=5, tune=5): # as for `pal`
-    "`ValueError` for an option of `pal` out of its range."
-    if model not in MODELS: raise ValueError(f"model={model!r} is unknown; choose one of {', '.join(MODELS)}")
-    check_whole(dict(epochs=epochs, min_steps=min_steps, batch=batch, sub_queries=sub_queries, tune=tune))
-    check_number(dict(lr=lr), least=None)
-    check_number(dict(classes=classes))
-
 def count_classes(q, how): # a query with a labelled set, a `Pal`; 0 without a class head
-    "Outputs of the class head, 0 while fewer than two classes are known; `ValueError` for images that cannot be turned."
+    """Outputs of the class head, 0 while fewer than two classes are known.
+
+    `ValueError` for images that cannot be turned."""
     shape = q.rows('x', q.labelled[:1]).shape[1:]
-    if len(shape) != 3 or shape[1] != shape[2]: raise ValueError(f"x has rows of shape {tuple(shape)}; PAL turns images by quarters, so give square ones, (channels, side, side)")
+    square = len(shape) == 3 and shape[1] == shape[2]
+    remedy = 'PAL turns images by quarters, so give square ones, (channels, side, side)'
+    need(square, f"x has rows of shape {tuple(shape)}; {remedy}", 'x')
     if not how.classes: return 0
     known = q.labels[q.labels >= 0]
     if len(np.unique(known)) < 2: return 0 # nothing to tell apart yet: the turns decide alone
@@ -214,21 +250,17 @@ def count_classes(q, how): # a query with a labelled set, a `Pal`; 0 without a c
 
 # %% ../../nbs/strategies/68_pal.ipynb #97caa635
 @together('pal', needs=('x', 'labelled'))
+@with_options(Pal)
 def pal(
     queries, # a list of `Query`, or one
     k, # ids to pick
-    model='resnet8', epochs=100, min_steps=300, lr=.01, batch=64, classes=1., sub_queries=5, tune=5, # of `Pal`
+    how, # a `Pal`: each of its fields is an option
 ): # (k,) ids for each query
-    "Label images whose turn and class a network trained on the labelled ones alone cannot tell (Bhatnagar et al., 2021)."
-    check_pal(model, epochs, min_steps, lr, batch, classes, sub_queries, tune)
-    how = Pal(model, int(epochs), int(min_steps), lr, int(batch), classes, int(sub_queries), int(tune))
+    """Label images whose turn and class a network trained on the labelled ones alone cannot tell
+    (Bhatnagar et al., 2021)."""
     for q in queries: check_pixels(q)
     sizes = [(len(q.labelled), len(q.unlabelled), count_classes(q, how)) for q in queries]
     gens = [torch.Generator().manual_seed(int(q.rng.integers(2**62))) for q in queries]
-    out = [None]*len(queries)
-    for size in dict.fromkeys(sizes): # all of one size together
-        at = [i for i,s in enumerate(sizes) if s == size]
-        for i,ids in zip(at, pick_parts([queries[i] for i in at], k, size[2], [gens[i] for i in at], how)): out[i] = ids
-    return out
-
-pal.check = check_pal # `build` asks it before anything runs
+    def alike(at): # positions of queries of one size
+        return pick_parts([queries[i] for i in at], k, sizes[at[0]][2], [gens[i] for i in at], how)
+    return by_size(alike, sizes)

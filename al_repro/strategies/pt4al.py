@@ -7,7 +7,7 @@ __all__ = ['loss_order', 'evenly', 'batch_of', 'check_pt4al', 'pt4al']
 
 # %% ../../nbs/strategies/62_pt4al.ipynb #622432b7
 import numpy as np
-from ..checks import check_whole
+from ..checks import check_whole, need
 from ..query.inputs import check_finite_rows, check_probs
 from ..query.strategy import strategy
 from ..select.topk import top_k
@@ -49,8 +49,14 @@ def batch_of(
 def check_pt4al(cycles=10, sort='numeric', confidence='posterior'): # as for `pt4al`
     "`ValueError` for an option of `pt4al` out of its range."
     check_whole(dict(cycles=cycles))
-    if sort not in ('numeric', 'string'): raise ValueError(f"sort={sort!r}; choose 'numeric' or 'string'")
-    if confidence not in ('posterior', 'l2-normalised'): raise ValueError(f"confidence={confidence!r}; choose 'posterior' or 'l2-normalised'")
+    need(sort in ('numeric', 'string'), f"sort={sort!r}; choose 'numeric' or 'string'", 'sort')
+    known = confidence in ('posterior', 'l2-normalised')
+    need(known, f"confidence={confidence!r}; choose 'posterior' or 'l2-normalised'", 'confidence')
+
+def _sureness(query, confidence): # (u,)
+    "How sure the model is of each unlabelled row."
+    if confidence == 'l2-normalised': return normalised_confidence(query.logits)
+    return check_probs(query.probs).max(1)
 
 @strategy('pt4al', needs=('losses',))
 def pt4al(
@@ -60,11 +66,12 @@ def pt4al(
     sort='numeric', # 'string': the released batches
     confidence='posterior', # 'l2-normalised': of the released code; needs a trained model's logits
 ): # (k,) ids: in cycle 0 hardest first, later least confident first; filled ones last
-    "The least confident of one batch of the pool sorted by pretext loss, a batch for each cycle (Yi et al., 2022); logs what it filled."
+    """The least confident of one batch of the pool sorted by pretext loss,
+    a batch for each cycle (Yi et al., 2022); logs what it filled."""
     check_pt4al(cycles, sort, confidence)
     cycle = query.batches(k)
     batch, rest = batch_of(query, cycle, int(cycles), sort)
-    if cycle: sure = normalised_confidence(query.logits) if confidence == 'l2-normalised' else check_probs(query.probs).max(1)
+    sure = _sureness(query, confidence) if cycle else None
     def take(ids, n):
         if not cycle: return ids[evenly(len(ids), n)]
         ids = np.sort(ids)
