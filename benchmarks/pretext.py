@@ -17,7 +17,8 @@ use_threads(args.threads)
 
 import torch
 import torch.nn.functional as F
-from al_repro.models.pretext import Pretext, embed, pretext_net, train_net
+from al_repro.models.pretext import Pretext
+from al_repro.models.learned import embed, pretext_net, train_net
 from al_repro.models.train import keep_memory
 
 keep_memory()

@@ -11,7 +11,8 @@ from al_repro.models import nets as models
 from al_repro.models.nets import MODELS, Member
 from al_repro.models.outputs import evaluate, outputs
 from al_repro.data.pool import Pool
-from al_repro.models.pretext import TASKS, Pretext, learn
+from al_repro.models.pretext import TASKS, Pretext
+from al_repro.models.learned import learn
 from al_repro.query.spec import build, known
 from al_repro.query.strategy import select_many
 from al_repro.models.recipe import Recipe

@@ -1,18 +1,19 @@
-"""BAL's and PT4AL's training is what their code does: networks, optimiser, schedule and pretext task written out in plain PyTorch.
+"""BAL's and PT4AL's training is what their code does.
 
-Weights, orders and views come from the project's streams, everything else from torch alone.
+Networks, optimiser, schedule and pretext task are written out in plain PyTorch. Weights, orders and views come from the project's streams, everything else from torch alone.
 """
 from dataclasses import replace
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from torch import nn
 from al_repro.models import nets as models
-from al_repro.models import pretext
+from al_repro.models import learned
 from al_repro.models.augment import view
 from al_repro.data.dataset import Dataset
 from al_repro.data.catalog import load
 from al_repro.models.outputs import forward_pass
-from al_repro.models.pretext import NORMS, PRETEXTS, learn
+from al_repro.models.pretext import NORMS, PRETEXTS
+from al_repro.models.learned import learn
 from al_repro.models.train import NetTraining, fit, run_epoch
 from al_repro.models.recipe import np_rng, stream_key, torch_rng
 from al_repro.papers.bal.protocols import GOES_ON, MAIN, PT4AL, departing
@@ -50,8 +51,12 @@ class Block(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         self.shortcut = nn.Sequential()
-        if stride > 1: self.shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-    def forward(self, x): return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
+        if stride > 1:
+            short = nn.Conv2d(before, width, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(short, nn.BatchNorm2d(width))
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.shortcut(x))
 
 class ResNet18(nn.Module):
     "3x3 stem, four stages of two blocks, the mean over the last 4x4 maps, one linear layer"
@@ -78,7 +83,9 @@ def normalise(x, norm):
 
 def gaps(net, plain):
     "Largest difference of any parameter and of any running statistic"
-    own = [t for t in net.body.state_dict().values() if t.dim() and t.shape != (1, 3)] + [*net.head.state_dict().values()] # (1,3): of the input
+    # (1,3): of the input
+    body = [t for t in net.body.state_dict().values() if t.dim() and t.shape != (1, 3)]
+    own = [*body, *net.head.state_dict().values()]
     theirs = [t for t in plain.state_dict().values() if t.dim()]
     assert len(own) == len(theirs)
     return max((a.reshape(b.shape) - b).abs().max().item() for a,b in zip(own, theirs))
@@ -107,7 +114,8 @@ def one_round(net, recipe, norm, seed, round, data, ids):
         schedule.step()
     return losses
 
-MAINS = {'bal': (replace(MAIN['cifar10'], **NORMS['cifar10'], **GOES_ON), NORMS['cifar10'], Vgg16), 'pt4al': (PT4AL, NORMS['pt4al'], ResNet18)}
+MAINS = {'bal': (replace(MAIN['cifar10'], **NORMS['cifar10'], **GOES_ON), NORMS['cifar10'], Vgg16),
+         'pt4al': (PT4AL, NORMS['pt4al'], ResNet18)}
 
 @pytest.mark.parametrize('name', MAINS)
 def test_main_task_is_a_plain_loop(name):
@@ -128,7 +136,8 @@ def test_the_optimiser_matters():
     "The same two rounds with the optimiser carried on end elsewhere"
     recipe = replace(MAINS['pt4al'][0], epochs=1, milestones=(), batch=8)
     first = fit(recipe, DATA, [np.arange(8)], [0])
-    new, old = (fit(r, DATA, [np.arange(N)], [0], 1, begin=first) for r in (recipe, replace(recipe, fresh_optimizer=False)))
+    carried = replace(recipe, fresh_optimizer=False)
+    new, old = (fit(r, DATA, [np.arange(N)], [0], 1, begin=first) for r in (recipe, carried))
     assert (new.net.head.weight - old.net.head.weight).abs().max() > 100*CLOSE
 
 
@@ -145,7 +154,7 @@ def plain_pretext(net, p, norm, data):
     "Trained network, loss of every image"
     opt = torch.optim.SGD(net.parameters(), lr=p.lr, momentum=.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.MultiStepLR(opt, milestones=p.milestones)
-    order, views = pretext.rng(p, 'order'), pretext.rng(p, 'views')
+    order, views = learned.rng(p, 'order'), learned.rng(p, 'views')
     images = data.x.double()/255
     net.train()
     for _ in range(p.epochs):
@@ -153,13 +162,14 @@ def plain_pretext(net, p, norm, data):
             loss = sum(l.mean() for l in four_losses(net, view(images[rows], p.augment, views), norm, views))/4
             opt.zero_grad(); loss.backward(); opt.step()
         schedule.step()
-    g, losses = pretext.rng(p, 'losses'), torch.empty(len(images)).double()
+    g, losses = learned.rng(p, 'losses'), torch.empty(len(images)).double()
     with torch.no_grad():
         for rows in torch.randperm(len(images), generator=g).tensor_split(len(images)//p.batch):
             losses[rows] = sum(four_losses(net.eval(), images[rows], norm, g))/4
     return net, losses
 
-LEARNED = {'bal-code': ('cifar10', Vgg16), 'pt4al': ('pt4al', ResNet18)} # Table I differs from BAL's code in the rate alone
+# Table I differs from BAL's code in the rate alone
+LEARNED = {'bal-code': ('cifar10', Vgg16), 'pt4al': ('pt4al', ResNet18)}
 EIGHT = replace(DATA, x=DATA.x[:8], y=DATA.y[:8])
 
 @pytest.fixture
@@ -172,15 +182,16 @@ def quarter(monkeypatch):
 @pytest.mark.parametrize('name', LEARNED)
 def test_pretext_task_is_a_plain_loop(name, quarter, monkeypatch):
     "In double precision: the four normalised passes of a step magnify rounding to 1e-4 in single precision"
-    fresh = pretext.pretext_net
-    monkeypatch.setattr(pretext, 'images', lambda x: x.double()/255)
-    monkeypatch.setattr(pretext, 'pretext_net', lambda *a: fresh(*a).double())
+    fresh = learned.pretext_net
+    monkeypatch.setattr(learned, 'images', lambda x: x.double()/255)
+    monkeypatch.setattr(learned, 'pretext_net', lambda *a: fresh(*a).double())
     norm, make = NORMS[LEARNED[name][0]], LEARNED[name][1]
     p = replace(PRETEXTS[name], epochs=2, milestones=(1,), batch=4)
-    net, losses = plain_pretext(started(make, 4, pretext.seed_of(p, 'weights'), share=4).double(), p, norm, EIGHT)
+    net, losses = plain_pretext(started(make, 4, learned.seed_of(p, 'weights'), share=4).double(), p, norm, EIGHT)
     own = learn(EIGHT, p)
     assert gaps(own.net, net) < CLOSE
-    assert far(own.features, net.embed(normalise(EIGHT.x.double()/255, norm))) < CLOSE and own.features.shape == (8, 128)
+    want = net.embed(normalise(EIGHT.x.double()/255, norm))
+    assert far(own.features, want) < CLOSE and own.features.shape == (8, 128)
     assert far(own.losses, losses) < CLOSE
 
 
@@ -195,6 +206,9 @@ def test_dals_vgg16_does_not_train_where_bals_does(monkeypatch):
         t, g = NetTraining(recipe, data, [0], 0), torch_rng(0, 'shuffle')
         with torch.random.fork_rng():
             torch.manual_seed(0) # of dropout
-            steps = [run_epoch(t.net, t.opt, data.x, data.y, torch.randint(data.n, (1, 32), generator=g), 32).item() for _ in range(60)]
+            steps = []
+            for _ in range(60):
+                rows = torch.randint(data.n, (1, 32), generator=g)
+                steps.append(run_epoch(t.net, t.opt, data.x, data.y, rows, 32).item())
         losses[name] = np.mean(steps[-20:])
     assert losses['bal'] < 2 and losses['dal'] > 3

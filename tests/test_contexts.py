@@ -1,7 +1,7 @@
 "The same numbers inside whatever a caller has switched in torch and numpy, and all of it untouched afterwards"
 import numpy as np, pytest, torch
 from types import SimpleNamespace
-from al_repro.models import contexts, outputs, pretext
+from al_repro.models import contexts, learned as pretext, outputs, pretext
 from al_repro.models.contexts import CONTEXTS, global_state, inside, moved, other_seeds
 from al_repro.models.recipe import Recipe
 from al_repro.models.train import fit
@@ -27,8 +27,8 @@ def trained():
 LATE = outputs.outputs(fitted(), DATA.x, [np.arange(40)])
 def read_later(): return [outputs.outputs(LATE[0].group.fitted, DATA.x, [np.arange(40)])[0].rows(n, np.arange(40)) for n in ('logits', 'mc:4')]
 def learned():
-    l = pretext.learn(DATA, pretext.Pretext(model='lenet', epochs=1))
-    return [l.features, l.losses, pretext.embed(l.net, DATA.x_test), pretext.image_losses(l.net, DATA.x, l.pretext)]
+    l = learned.learn(DATA, pretext.Pretext(model='lenet', epochs=1))
+    return [l.features, l.losses, learned.embed(l.net, DATA.x_test), learned.image_losses(l.net, DATA.x, l.pretext)]
 def selected():
     k = weighted_kmeans(POINTS, 4)
     return [k_center(POINTS, 9), facility_location(POINTS, 9), k.centers, lloyd(POINTS, POINTS[:4]).centers,

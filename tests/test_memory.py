@@ -7,9 +7,12 @@ import ctypes, gc, os, subprocess, sys, time, tracemalloc
 from pathlib import Path
 import numpy as np, pytest
 
-OPTIONS = dict(bal='cycles=3', dal='max_epochs=2, mini_queries=2', vaal='epochs=1, width=64', pal='model=mlp, epochs=1, min_steps=2', activeft='steps=2',
-               dfal='iterations=1', robust_coreset='subsample=1000, time_limit=1')
-MORE = ['submodular(similarity=distance)', 'clustered(picks=nearest)', 'fass(f=nearest)', 'activeft(steps=2, form=separate)', 'bal(sampler=kmeans, cycles=3, beta=2)']
+OPTIONS = dict(
+    bal='cycles=3', dal='max_epochs=2, mini_queries=2', vaal='epochs=1, width=64',
+    pal='model=mlp, epochs=1, min_steps=2', activeft='steps=2', dfal='iterations=1',
+    robust_coreset='subsample=1000, time_limit=1')
+MORE = ['submodular(similarity=distance)', 'clustered(picks=nearest)', 'fass(f=nearest)',
+        'activeft(steps=2, form=separate)', 'bal(sampler=kmeans, cycles=3, beta=2)']
 
 def specs():
     from al_repro.query.spec import known
@@ -21,13 +24,16 @@ def arrays(n, d, c=10, seed=0):
     from al_repro.models.nets import Member, init_weights, mlp
     rng = np.random.default_rng(seed)
     y = rng.integers(0, c, n)
-    rows = lambda: rng.standard_normal((n, d), dtype=np.float32) + 2*rng.standard_normal((c, d), dtype=np.float32)[y]
+    normal = lambda m: rng.standard_normal((m, d), dtype=np.float32)
+    rows = lambda: normal(n) + 2*normal(c)[y]
     mc = rng.random((n, 10, c), dtype=np.float32)
     mc /= mc.sum(-1, keepdims=True)
     labelled = rng.permutation(n)[:n//3]
     model = Member(init_weights(mlp((1, 12, 12), c), [torch.Generator().manual_seed(0)])).eval()
-    return dict(probs=mc.mean(1), mc=mc, embeds=rows(), features=rows(), losses=rng.random(n), x=rng.integers(0, 255, (n, 1, 12, 12)).astype(np.uint8),
-                labelled=labelled, labels=y[labelled], model=model)
+    return dict(
+        probs=mc.mean(1), mc=mc, embeds=rows(), features=rows(), losses=rng.random(n),
+        x=rng.integers(0, 255, (n, 1, 12, 12)).astype(np.uint8),
+        labelled=labelled, labels=y[labelled], model=model)
 
 def resident(peak=False): # bytes now, or the most since `forget`
     line = next(l for l in open('/proc/self/status') if l.startswith('VmHWM' if peak else 'VmRSS'))
@@ -67,10 +73,15 @@ def peak_of(f): # bytes
     try: f(); return tracemalloc.get_traced_memory()[1]
     finally: tracemalloc.stop()
 
-@pytest.mark.skipif(not os.access('/proc/self/clear_refs', os.W_OK), reason='needs the peak of the resident memory of Linux')
+needs_linux = pytest.mark.skipif(not os.access('/proc/self/clear_refs', os.W_OK),
+    reason='needs the peak of the resident memory of Linux')
+
+@needs_linux
 def test_every_strategy_is_bounded():
     "3,000 unlabelled rows, 900 picks: one table of all pairs would take 72 MB, and there were three of them"
-    res = subprocess.run([sys.executable, __file__, '4500', '900', '16', '0.0333'], cwd=Path(__file__).parent.parent, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    command = [sys.executable, __file__, '4500', '900', '16', '0.0333']
+    place = dict(cwd=Path(__file__).parent.parent, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    res = subprocess.run(command, capture_output=True, text=True, **place)
     assert res.returncode == 0, res.stderr
     rise = {spec: float(mb) for mb, spec in (line.split('\t') for line in res.stdout.splitlines())}
     assert len(rise) == len(specs()) and max(rise.values()) < 110, rise
@@ -81,10 +92,13 @@ def test_tables_of_pairs(monkeypatch):
     monkeypatch.setattr(diverse, 'SIMILARITY_BYTES', 2**23)
     rng = np.random.default_rng(0)
     x, mc = rng.standard_normal((12_000, 8), dtype=np.float32), rng.random((12_000, 40, 10), dtype=np.float32)
-    assert peak_of(lambda: diverse.disagreement(mc)) < 30e6                                 # 38 MB in float64
-    assert peak_of(lambda: diverse.nearest_rows(x, x[:4000])) < 100e6                       # 384 MB
-    assert peak_of(lambda: diverse.facility_picks(x[:6000], 3, similarity='distance')) < 60e6 # 288 MB twice
-    assert peak_of(lambda: kmeans.assign_distinct(x, x[:4000] + np.float32(.01))) < 60e6    # 380 MB, and twice that when joined
+    some, near = x[:4000], x[:4000] + np.float32(.01)
+    assert peak_of(lambda: diverse.disagreement(mc)) < 30e6 # 38 MB in float64
+    assert peak_of(lambda: diverse.nearest_rows(x, some)) < 100e6 # 384 MB
+    # 288 MB twice
+    assert peak_of(lambda: diverse.facility_picks(x[:6000], 3, similarity='distance')) < 60e6
+    # 380 MB, and twice that when joined
+    assert peak_of(lambda: kmeans.assign_distinct(x, near)) < 60e6
 
 if __name__ == '__main__':
     n, k, d, *share = sys.argv[1:]

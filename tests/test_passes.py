@@ -5,7 +5,7 @@ from al_repro.query import query
 from al_repro.models.memory import Live, row_bytes
 from al_repro.models.nets import Member, build_model, init_weights
 from al_repro.models.outputs import Group, evaluate, forward_pass, mc_pass, outputs
-from al_repro.models.pretext import embed
+from al_repro.models.learned import embed
 from al_repro.query.query import ModelSource, Query
 from al_repro.query.spec import build
 from al_repro.models.loop import Fitted
@@ -44,7 +44,7 @@ def test_passes_of_a_group(name, side):
     with measured(net, x) as live: forward_pass(net, x, ids)
     assert live.peak < 2*GIB, f'forward_pass: {live.peak/GIB:.1f} GiB'
     net.train()
-    val, y = torch.zeros(MEMBERS, SIDES[side], dtype=torch.long, device='meta'), torch.zeros(10, dtype=torch.long, device='meta')
+    val, y = (torch.zeros(*n, dtype=torch.long, device='meta') for n in ((MEMBERS, SIDES[side]), (10,)))
     with measured(net, x) as live: val_hits(net, x, y, val)
     assert live.peak < 2*GIB, f'val_hits: {live.peak/GIB:.1f} GiB'
 
@@ -97,7 +97,8 @@ def test_parts_are_halved_when_memory_runs_out(monkeypatch):
     def results():
         hits = val_hits(net.train(), x, y, torch.as_tensor(ids)); net.eval()
         scores = evaluate(Fitted(net, Recipe('mlp'), [0, 1], 0), x, y)
-        return [forward_pass(net, x, ids)['logits'], mc_pass(net, x, ids, 3, generators(2)), hits, [s['test_log_loss'] for s in scores]]
+        passed = forward_pass(net, x, ids)['logits'], mc_pass(net, x, ids, 3, generators(2))
+        return [*passed, hits, [s['test_log_loss'] for s in scores]]
     want, body, tries = results(), type(net.body).forward, []
     def hungry(self, h):
         rows = h.shape[1]

@@ -24,10 +24,12 @@ def datasets(): # dict name -> what it is
 # %% ../../nbs/data/08_catalog.ipynb #7b62b121
 def _folder(path, size): # `path`: a folder of images
     "A person's own images. Raises FileNotFoundError if there is no such folder."
-    if not str(path): raise ValueError("data='folder:' names no folder; give folder:PATH with one folder a class in PATH")
+    remedy = "give folder:PATH with one folder a class in PATH"
+    if not str(path): raise ValueError(f"data='folder:' names no folder; {remedy}")
     path = Path(path).expanduser().resolve()
-    if not path.is_dir(): raise FileNotFoundError(f"no folder {path}; give folder:PATH with one folder a class in PATH")
-    return from_files(path.name + '-folder'*(path.name in DATASETS), *folder_files(path), size)
+    if not path.is_dir(): raise FileNotFoundError(f"no folder {path}; {remedy}")
+    name = path.name + '-folder'*(path.name in DATASETS)
+    return from_files(name, *folder_files(path), size)
 
 # %% ../../nbs/data/08_catalog.ipynb #be649276
 def load(
@@ -35,7 +37,9 @@ def load(
     root=None, # folder of data sets; default as in `data_root`
     size=None, # pixels on a side, by `to_square`; None keeps the native size
 ): # a `Dataset`
-    "A data set by name. Raises ValueError for unknown names and unusable files, FileNotFoundError for missing ones."
+    """A data set by name.
+
+    ValueError for unknown names and unusable files, FileNotFoundError for missing ones."""
     if size is not None: check_size(size)
     if str(name).startswith('folder:'): return _folder(name[len('folder:'):], size)
     if name not in READERS: plugins()
@@ -44,7 +48,8 @@ def load(
     return data if size is None else data.resized(size)
 
 def _unknown(name): # -> message
-    near = [f"folder:{name}"] if Path(name).is_dir() else difflib.get_close_matches(name.lower(), READERS, 1, .75)
+    close = difflib.get_close_matches(name.lower(), READERS, 1, .75)
+    near = [f"folder:{name}"] if Path(name).is_dir() else close
     hint = f"did you mean {near[0]!r}? " if near else ''
     return f"unknown data set {name!r}; {hint}there are {', '.join(DATASETS)}"
 
@@ -55,7 +60,9 @@ def family(
     data, # a name for `load`
     n=None, # its number of rows to label, if known
 ): # 'digits', 'mnist' or 'cifar10'
-    "The data set whose form of an experiment another one gets; below 5,000 rows, and where nothing is known, the small one."
+    """The data set whose form of an experiment another one gets.
+
+    Below 5,000 rows, and where nothing is known, the small one."""
     name = data.split(':')[-1].rsplit('/', 1)[-1]
     if n is not None and n < 5000: return 'digits'
     if data in ('mnist', 'fashion-mnist'): return 'mnist'

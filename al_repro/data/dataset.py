@@ -13,11 +13,14 @@ from functools import cached_property
 from pathlib import Path
 import numpy as np
 import torch
+from ..checks import need
 
 # %% ../../nbs/data/00_dataset.ipynb #1aa9d7c2
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    "Images one may label and a test set; ids are row numbers of `x`. Raises ValueError where the parts do not fit together."
+    """Images one may label and a test set; ids are row numbers of `x`.
+
+    Raises ValueError where the parts do not fit together."""
     name: str # what records and figures call it
     x: torch.Tensor # (n,c,h,w) uint8, the images one may label
     y: torch.Tensor # (n,) int64, their classes
@@ -35,14 +38,16 @@ class Dataset:
         return fingerprint(self.x, self.y, self.x_test, self.y_test)
     def to(self, device): # anything that `Tensor.to` takes
         "The same data set with its tensors on `device`."
-        new = replace(self, **{k: getattr(self, k).to(device) for k in ('x', 'y', 'x_test', 'y_test')})
+        there = {k: getattr(self, k).to(device) for k in ('x', 'y', 'x_test', 'y_test')}
+        new = replace(self, **there)
         if 'fingerprint' in vars(self): vars(new)['fingerprint'] = self.fingerprint
         return new
     def resized(self, size): # pixels on a side
-        "The same data set with square images of `size` pixels, by `to_square`; row order and name stay."
+        "The same rows under the same name, with square images of `size` pixels, by `to_square`."
         return replace(self, x=to_square(self.x, size), x_test=to_square(self.x_test, size))
     def __repr__(self):
-        return f"Dataset({self.name!r}: {self.n} + {len(self.x_test)} images {self.shape}, {self.n_classes} classes)"
+        images = f"{self.n} + {len(self.x_test)} images {self.shape}"
+        return f"Dataset({self.name!r}: {images}, {self.n_classes} classes)"
 
 # %% ../../nbs/data/00_dataset.ipynb #8591ae7e
 def check_labels(
@@ -52,19 +57,21 @@ def check_labels(
     part, # what to call the rows
 ):
     "ValueError unless there is one int64 of 0..c-1 for each row."
-    if y.dtype != torch.int64 or y.shape != (n,):
-        raise ValueError(f"the labels of {part} are {y.dtype} {tuple(y.shape)}; give one int64 for each of its {n} rows")
-    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < c:
-        raise ValueError(f"the labels of {part} span {int(y.min())}..{int(y.max())}; for {c} classes number them 0..{c-1}")
+    are = f"the labels of {part} are {y.dtype} {tuple(y.shape)}"
+    need(y.dtype == torch.int64 and y.shape == (n,), f"{are}; give one int64 for each of its {n} rows")
+    if not n: return
+    low, high = int(y.min()), int(y.max())
+    span = f"the labels of {part} span {low}..{high}"
+    need(0 <= low and high < c, f"{span}; for {c} classes number them 0..{c-1}")
 
 def _check(data): # a `Dataset`
     "ValueError unless dtypes, lengths, image shapes and labels fit together."
     for x, y, part in ((data.x, data.y, 'x'), (data.x_test, data.y_test, 'x_test')):
-        if x.dtype != torch.uint8 or x.ndim != 4:
-            raise ValueError(f"{part} is {x.dtype} {tuple(x.shape)}; give uint8 images (n,c,h,w)")
+        is_bytes = x.dtype == torch.uint8 and x.ndim == 4
+        need(is_bytes, f"{part} is {x.dtype} {tuple(x.shape)}; give uint8 images (n,c,h,w)")
         check_labels(y, len(x), len(data.classes), part)
-    if data.x.shape[1:] != data.x_test.shape[1:]:
-        raise ValueError(f"images are {tuple(data.x.shape[1:])} but test images {tuple(data.x_test.shape[1:])}; resize one of them")
+    one, test = tuple(data.x.shape[1:]), tuple(data.x_test.shape[1:])
+    need(one == test, f"images are {one} but test images {test}; resize one of them")
 
 # %% ../../nbs/data/00_dataset.ipynb #c9779ede
 def fingerprint(*tensors): # in this order
@@ -80,8 +87,9 @@ def fingerprint(*tensors): # in this order
 def bilinear_weights(n_in, n_out): # pixels along one side, before and after
     "(n_out,n_in) float64 weights of antialiased bilinear interpolation; each row sums to 1."
     step = n_in/n_out
-    centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + .5)*step - .5 # where new pixels lie among the old
-    w = (1 - (torch.arange(n_in, dtype=torch.float64) - centre).abs()/max(step, 1)).clamp(min=0)
+    old, new = (torch.arange(n, dtype=torch.float64) for n in (n_in, n_out))
+    centre = (new[:, None] + .5)*step - .5 # where new pixels lie among the old
+    w = (1 - (old - centre).abs()/max(step, 1)).clamp(min=0)
     return w/w.sum(1, keepdim=True)
 
 # %% ../../nbs/data/00_dataset.ipynb #28e8df23
@@ -89,20 +97,23 @@ def to_square(
     x, # (n,c,h,w) uint8
     size, # pixels on a side
 ): # (n,c,size,size) uint8, on the device of x
-    "Resize the shorter side to `size` (bilinear, antialiased) and crop the centre. ValueError for a size below 1."
+    """Resize the shorter side to `size` (bilinear, antialiased) and crop the centre.
+
+    ValueError for a size below 1."""
     check_size(size)
     def weights(n): # of the rows or columns that the crop keeps
         m = n*size//min(x.shape[-2:])
         return bilinear_weights(n, m)[(m - size)//2:][:size]
     if x.shape[-2:] == (size, size): return x
     rows, cols = weights(x.shape[-2]), weights(x.shape[-1]).T
-    # .000001 outweighs rounding error, so that halves always go up
-    out = [(rows @ part.double() @ cols + .500001).floor().to(torch.uint8) for part in x.cpu().split(256)]
+    def resize(part): # .000001 outweighs rounding error, so that halves always go up
+        return (rows @ part.double() @ cols + .500001).floor().to(torch.uint8)
+    out = [resize(part) for part in x.cpu().split(256)]
     return torch.cat(out).to(x.device) if out else x.new_empty(*x.shape[:2], size, size)
 
 def check_size(size):
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"size={size!r} is no number of pixels; give an int of 1 or more")
+    whole = isinstance(size, int) and not isinstance(size, bool)
+    need(whole and size >= 1, f"size={size!r} is no number of pixels; give an int of 1 or more", 'size')
 
 # %% ../../nbs/data/00_dataset.ipynb #8af88302
 def show(
@@ -126,7 +137,7 @@ def show(
 
 # %% ../../nbs/data/00_dataset.ipynb #49601d5c
 def data_root(root=None): # a folder, or None
-    "The folder of data sets: `root`, else `AL_REPRO_DATA`, else `al_repro` in the user's cache folder."
+    "The folder of data sets: `root`, else `AL_REPRO_DATA`, else `al_repro` in the user's cache."
     cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     return Path(root or os.environ.get('AL_REPRO_DATA') or Path(cache)/'al_repro').expanduser()
 

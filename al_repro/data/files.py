@@ -15,13 +15,16 @@ def whole(
     path, # file to write
     remedy, # what to do if that fails, in words
 ): # a context that gives the temporary path to write to
-    "`path` is replaced once all is written; `OSError` naming it and the remedy if that fails, the old version kept."
+    """`path` is replaced once all is written.
+
+    `OSError` naming it and the remedy if that fails, the old version kept."""
     path, tmp = Path(path), Path(f'{path}.{os.getpid()}.tmp')
     try:
         yield tmp
         with open(tmp, 'r+b') as f: os.fsync(f.fileno())
         os.replace(tmp, path)
-    except OSError as e: raise OSError(e.errno, f"cannot write {path}: {e.strerror or e}; {remedy}") from None
+    except OSError as e:
+        raise OSError(e.errno, f"cannot write {path}: {e.strerror or e}; {remedy}") from None
     finally: # Ctrl-C included
         with contextlib.suppress(OSError): tmp.unlink(missing_ok=True)
 
@@ -30,21 +33,26 @@ def writable(
     folder, # made if it is not there
     remedy='make room or choose another folder', # what to do if that fails, in words
 ):
-    "`OSError` naming the folder and the remedy if nothing can be written there; to be asked before long work."
+    """`OSError` naming the folder and the remedy if nothing can be written there.
+
+    To be asked before long work."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         test = folder/f'.{os.getpid()}.tmp'
-        test.write_text('x'); test.unlink()
+        test.write_text('x')
+        test.unlink()
     except OSError as e:
         why = 'it is a file' if folder.exists() and not folder.is_dir() else e.strerror
         raise OSError(e.errno, f"cannot write to {folder}: {why}; {remedy}") from None
 
 def set_aside(path): # the new path
     "Rename a damaged file to *.damaged, or *.damaged2, ... where that exists."
-    path, i, new = Path(path), 1, Path(f'{path}.damaged')
-    while new.exists(): i += 1; new = Path(f'{path}.damaged{i}')
-    return path.rename(new)
+    new, i = Path(f'{path}.damaged'), 1
+    while new.exists():
+        i += 1
+        new = Path(f'{path}.damaged{i}')
+    return Path(path).rename(new)
 
 # %% ../../nbs/data/10_files.ipynb #10770a8a
 def digest(obj): # 12 hex digits

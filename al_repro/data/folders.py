@@ -14,31 +14,44 @@ import torch
 from .dataset import Dataset, to_square
 
 # %% ../../nbs/data/02_folders.ipynb #dafda1e1
-_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.heic', '.avif'}
+_SUFFIXES = {*'.jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm .heic .avif'.split()}
 
-def _is_image(name): return not name.startswith('.') and os.path.splitext(name)[1].lower() in _SUFFIXES
+def _is_image(name):
+    return not name.startswith('.') and os.path.splitext(name)[1].lower() in _SUFFIXES
 
 def _deeper(folder): # a class folder
-    "How many image files lie in its sub-folders, at any depth, and one of them; hidden ones do not count."
+    "The image files in its sub-folders, at any depth; hidden ones do not count."
     found = []
     for place, subs, files in os.walk(folder):
         subs[:] = sorted(s for s in subs if not s.startswith('.'))
         if Path(place) != folder: found += [Path(place)/f for f in sorted(files) if _is_image(f)]
-    return len(found), next(iter(found), None)
+    return found
+
+_LAYOUT = ("lay images out as PATH/<class>/*.jpg, "
+           "or as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg")
+
+def _check_class(folder, files): # a class folder, the images right in it
+    "ValueError for a class without images, or with more of them further down."
+    if deep := _deeper(folder):
+        n = len(deep)
+        holds = f"class folder {folder} holds {n} image file{'s'*(n > 1)} in sub-folders, e.g. {deep[0]}"
+        remedy = "move them up into the class folder, or remove them"
+        raise ValueError(f"{holds}, which would not be read; {remedy}")
+    if not files:
+        none = f"no images in class folder {folder}"
+        raise ValueError(f"{none}; add some or remove the folder; {_LAYOUT}")
 
 def class_files(folder): # holds one folder a class
-    "Class name -> its image files, both sorted; hidden files and other suffixes are left out. ValueError for a class without, or with sub-folders of images."
+    """Class name -> its image files, both sorted; hidden files and other suffixes are left out.
+
+    ValueError for a class without, or with sub-folders of images."""
     found = {}
     for name in sorted(os.listdir(folder)):
         if name.startswith('.') or not (folder/name).is_dir(): continue
         found[name] = [folder/name/f for f in sorted(os.listdir(folder/name)) if _is_image(f)]
-    hint = "lay images out as PATH/<class>/*.jpg, or as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg"
-    if not any(found.values()): raise ValueError(f"no class folders with images in {folder}; {hint}")
-    for name, files in found.items():
-        n, one = _deeper(folder/name)
-        if n: raise ValueError(f"class folder {folder/name} holds {n} image file{'s'*(n > 1)} in sub-folders, e.g. {one}, which would not be read; "
-                               "move them up into the class folder, or remove them")
-        if not files: raise ValueError(f"no images in class folder {folder/name}; add some or remove the folder; {hint}")
+    if not any(found.values()):
+        raise ValueError(f"no class folders with images in {folder}; {_LAYOUT}")
+    for name, files in found.items(): _check_class(folder/name, files)
     return found
 
 # %% ../../nbs/data/02_folders.ipynb #cd227530
@@ -62,25 +75,37 @@ def files_and_labels(found, classes): # class name -> files; names in the order 
     return [f for files in found.values() for f in files], y
 
 def held_out(files, y): # of all images
-    "(files, labels) of the pool and of the test set. Raises ValueError if no image is left to test on."
+    "(files, labels) of the pool and of the test set; ValueError if no image is left to test on."
     a, b = stratified(y)
     if not len(b): raise ValueError(f"no class has a second image, as for {files[0]}; add images")
     return ([files[i] for i in a], y[a]), ([files[i] for i in b], y[b])
 
 # %% ../../nbs/data/02_folders.ipynb #d0c71323
 def folder_files(path): # a folder in one of the two layouts
-    "(files, labels) of the pool, (files, labels) of the test set, and the class names. ValueError if classes do not fit."
-    test = next((path/t for t in ('test', 'val', 'valid') if (path/t).is_dir()), None)
+    """(files, labels) of the pool, (files, labels) of the test set, and the class names.
+
+    ValueError if classes do not fit."""
+    test = _test_folder(path)
     split = test is not None and (path/'train').is_dir()
-    if test is None and [p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.')] == ['train']: raise ValueError(f"{path} has train/ but no test/, val/ or valid/ beside it; add one, or pass {path/'train'}, of which a part is then held out")
     train = class_files(path/'train' if split else path)
     classes = tuple(train)
-    if len(classes) < 2: raise ValueError(f"only one class, {classes[0]!r}, in {path}; add a second class folder to tell it from")
+    if len(classes) < 2:
+        only = f"only one class, {classes[0]!r}, in {path}"
+        raise ValueError(f"{only}; add a second class folder to tell it from")
     if not split: return *held_out(*files_and_labels(train, classes)), classes
     held = class_files(test)
     if new := sorted(set(held) - set(classes)):
-        raise ValueError(f"test class {new[0]!r} of {test} is missing in {path/'train'}; add training images or remove it")
+        missing = f"test class {new[0]!r} of {test} is missing in {path/'train'}"
+        raise ValueError(f"{missing}; add training images or remove it")
     return files_and_labels(train, classes), files_and_labels(held, classes), classes
+
+def _test_folder(path): # a folder, or None
+    "Where the test set lies, if it is apart; ValueError for a folder train/ all by itself."
+    for t in ('test', 'val', 'valid'):
+        if (path/t).is_dir(): return path/t
+    if [p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.')] == ['train']:
+        alone = f"{path} has train/ but no test/, val/ or valid/ beside it"
+        raise ValueError(f"{alone}; add one, or pass {path/'train'}, of which a part is then held out")
 
 # %% ../../nbs/data/02_folders.ipynb #d0a7d97f
 @contextmanager
@@ -90,7 +115,8 @@ def _opened(path): # an image file
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         with Image.open(path) as im: yield im
-    except Exception as e: raise ValueError(f"cannot read {path} ({e}); replace the file or remove it") from e
+    except Exception as e:
+        raise ValueError(f"cannot read {path} ({e}); replace the file or remove it") from e
     finally: ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 def pixels(path, mode): # `mode` is 'L' or 'RGB'
@@ -105,12 +131,16 @@ def pixels(path, mode): # `mode` is 'L' or 'RGB'
 
 # %% ../../nbs/data/02_folders.ipynb #5a7737a1
 def survey(files): # image files
-    "('L' or 'RGB', common side of the squares or None), from headers. ValueError for more than 8 bits a channel."
+    """('L' or 'RGB', common side of the squares or None), from headers.
+
+    ValueError for more than 8 bits a channel."""
     modes, sizes = set(), set()
     for f in files:
         with _opened(f) as im:
-            if im.mode[0] in 'IF': raise ValueError(f"pixels of type {im.mode}, more than 8 bits a channel")
-            modes.add(im.mode), sizes.add(im.size)
+            if im.mode[0] in 'IF':
+                raise ValueError(f"pixels of type {im.mode}, more than 8 bits a channel")
+            modes.add(im.mode)
+            sizes.add(im.size)
     w, h = sizes.pop()
     return 'L' if modes <= {'1', 'L', 'LA'} else 'RGB', w if w == h and not sizes else None
 
@@ -122,5 +152,5 @@ def from_files(name, train, test, classes, size): # `train`, `test`: (files, lab
         out = torch.empty(len(files), len(mode), size, size, dtype=torch.uint8)
         for i, f in enumerate(files): out[i] = to_square(pixels(f, mode), size)[0]
         return out
-    (xs, ys), (xt, yt) = [(stack(f), torch.as_tensor(y, dtype=torch.int64)) for f, y in (train, test)]
-    return Dataset(name, xs, ys, xt, yt, classes)
+    def part(files, y): return stack(files), torch.as_tensor(y, dtype=torch.int64)
+    return Dataset(name, *part(*train), *part(*test), classes)

@@ -19,14 +19,21 @@ def digits(root=None, size=None): # neither is needed
     "scikit-learn's digits."
     from sklearn.datasets import load_digits
     d = load_digits()
-    x, y = torch.from_numpy(np.rint(d.images*255/16).astype(np.uint8))[:, None], torch.from_numpy(d.target.astype(np.int64))
+    x = torch.from_numpy(np.rint(d.images*255/16).astype(np.uint8))[:, None]
+    y = torch.from_numpy(d.target.astype(np.int64))
     order = np.random.RandomState(0).permutation(len(y))
     a, b = np.sort(order[:len(y)*4//5]), np.sort(order[len(y)*4//5:])
     return Dataset('digits', x[a], y[a], x[b], y[b], tuple('0123456789'))
 
 # %% ../../nbs/data/04_images.ipynb #82590223
-PLACES = {'mnist': 'MNIST/raw', 'fashion-mnist': 'FashionMNIST/raw', 'cifar10': 'cifar-10-batches-py', 'cifar100': 'cifar-100-python',
-    'svhn': 'svhn', 'caltech101': 'caltech101/101_ObjectCategories', 'tiny-imagenet': 'tiny-imagenet-200'}
+PLACES = {
+    'mnist': 'MNIST/raw',
+    'fashion-mnist': 'FashionMNIST/raw',
+    'cifar10': 'cifar-10-batches-py',
+    'cifar100': 'cifar-100-python',
+    'svhn': 'svhn',
+    'caltech101': 'caltech101/101_ObjectCategories',
+    'tiny-imagenet': 'tiny-imagenet-200'}
 
 def fetch_command(name, root): # the shell line that fetches it
     where = '' if root is None else f", {str(root)!r}"
@@ -36,30 +43,43 @@ def place_of(name, root): # the folder of a data set
     "Raises FileNotFoundError that says where it looked and what to run."
     place = data_root(root)/PLACES[name]
     if not place.is_dir():
-        raise FileNotFoundError(f"no {name} at {place} (from the argument root, else AL_REPRO_DATA, else the cache folder); to fetch it run\n"
-                                f"  {fetch_command(name, root)}")
+        looked = "from the argument root, else AL_REPRO_DATA, else the cache folder"
+        remedy = f"to fetch it run\n  {fetch_command(name, root)}"
+        raise FileNotFoundError(f"no {name} at {place} ({looked}); {remedy}")
     return place
 
+def _damaged(name, root, e): # a ValueError
+    "What to do about files that cannot be read because of the exception `e`."
+    place = data_root(root)/PLACES[name]
+    fault = f"the files of {name} at {place} are incomplete or damaged ({e})"
+    return ValueError(f"{fault}; delete that folder and run\n  {fetch_command(name, root)}")
+
 # %% ../../nbs/data/04_images.ipynb #6eb80676
+_TORCHVISION = { # name -> its class in torchvision
+    'mnist': 'MNIST', 'fashion-mnist': 'FashionMNIST', 'cifar10': 'CIFAR10', 'cifar100': 'CIFAR100',
+    'svhn': 'SVHN', 'caltech101': 'Caltech101'}
+
+def _kind(name): # a class
+    from torchvision import datasets
+    return getattr(datasets, _TORCHVISION[name])
+
 def _parts(name, root): # torchvision's training part and test part
-    "Opens files with torchvision; raises FileNotFoundError where they are missing and ValueError where they are damaged."
-    place, root = place_of(name, root), data_root(root)
-    from torchvision import datasets as tv
-    kind = {'mnist': tv.MNIST, 'fashion-mnist': tv.FashionMNIST, 'cifar10': tv.CIFAR10, 'cifar100': tv.CIFAR100, 'svhn': tv.SVHN}[name]
+    "Opens files with torchvision; FileNotFoundError where they are missing, ValueError where damaged."
+    place, home = place_of(name, root), data_root(root)
+    kind = _kind(name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', DeprecationWarning) # CIFAR's pickles are older than today's NumPy
+        with warnings.catch_warnings(): # CIFAR's pickles are older than today's NumPy
+            warnings.simplefilter('ignore', DeprecationWarning)
             warnings.simplefilter('ignore', np.exceptions.VisibleDeprecationWarning)
-            if name == 'svhn': return tv.SVHN(place, split='train'), tv.SVHN(place, split='test')
-            return kind(root, train=True), kind(root, train=False)
-    except Exception as e:
-        raise ValueError(f"the files of {name} at {place} are incomplete or damaged ({e}); delete that folder and run\n"
-                         f"  {fetch_command(name, root)}") from e
+            if name == 'svhn': return kind(place, split='train'), kind(place, split='test')
+            return kind(home, train=True), kind(home, train=False)
+    except Exception as e: raise _damaged(name, root, e) from e
 
 # %% ../../nbs/data/04_images.ipynb #239e1eef
 def _arrays(part): # a torchvision data set
     "Its images as (n,c,h,w) uint8 and its labels as (n,) int64, in the order of the files."
-    x, y = torch.as_tensor(part.data), torch.as_tensor(part.labels if hasattr(part, 'labels') else part.targets)
+    x = torch.as_tensor(part.data)
+    y = torch.as_tensor(part.labels if hasattr(part, 'labels') else part.targets)
     if x.ndim == 3: x = x[:, None]
     elif x.shape[-1] == 3: x = x.permute(0, 3, 1, 2)
     return x.contiguous(), y.long()
@@ -67,19 +87,23 @@ def _arrays(part): # a torchvision data set
 def _torchvision(name): # a reader for it
     def read(root, size):
         train, test = _parts(name, root)
-        classes = tuple(train.classes) if name in ('fashion-mnist', 'cifar10', 'cifar100') else tuple('0123456789')
-        return Dataset(name, *_arrays(train), *_arrays(test), classes)
+        named = name in ('fashion-mnist', 'cifar10', 'cifar100')
+        classes = train.classes if named else '0123456789'
+        return Dataset(name, *_arrays(train), *_arrays(test), tuple(classes))
     return read
 
-for _name, _about in {
+_ABOUT = {
     'mnist': "60,000 + 10,000 grey 28x28 digits of 10 classes",
     'fashion-mnist': "60,000 + 10,000 grey 28x28 pieces of clothing of 10 classes",
     'cifar10': "50,000 + 10,000 colour 32x32 photographs of 10 classes",
     'cifar100': "50,000 + 10,000 colour 32x32 photographs of 100 classes",
-    'svhn': "73,257 + 26,032 colour 32x32 house numbers of 10 classes"}.items(): dataset(_name, _about)(_torchvision(_name))
+    'svhn': "73,257 + 26,032 colour 32x32 house numbers of 10 classes"}
+
+for _name, _about in _ABOUT.items(): dataset(_name, _about)(_torchvision(_name))
 
 # %% ../../nbs/data/04_images.ipynb #e21eb205
-@dataset('caltech101', "6,941 + 1,736 colour photographs of 101 classes, without the background class; 32x32 unless a size is given")
+@dataset('caltech101', "6,941 + 1,736 colour photographs of 101 classes, "
+         "without the background class; 32x32 unless a size is given")
 def caltech101(root, size):
     "Caltech-101 with the split of `stratified`."
     found = class_files(place_of('caltech101', root))
@@ -88,19 +112,25 @@ def caltech101(root, size):
     return from_files('caltech101', *held_out(*files_and_labels(found, classes)), classes, size)
 
 # %% ../../nbs/data/04_images.ipynb #02f1af2e
-@dataset('tiny-imagenet', "100,000 + 10,000 colour 64x64 photographs of 200 classes; the validation images serve as test set")
+def _lines(path): return [l for l in path.read_text().splitlines() if l.strip()]
+
+def _tiny_files(place): # its folder
+    "Ids of the classes; (file, label) of the pool and of the test set; id -> words."
+    ids = sorted(d.name for d in (place/'train').iterdir() if d.is_dir())
+    folders = [place/'train'/k/'images' for k in ids]
+    train = [(f, i) for i, folder in enumerate(folders) for f in sorted(folder.iterdir())]
+    said = sorted(l.split('\t')[:2] for l in _lines(place/'val/val_annotations.txt'))
+    test = [(place/'val/images'/f, ids.index(k)) for f, k in said]
+    words = dict(l.split('\t', 1) for l in _lines(place/'words.txt'))
+    return ids, train, test, words
+
+@dataset('tiny-imagenet', "100,000 + 10,000 colour 64x64 photographs of 200 classes; "
+         "the validation images serve as test set")
 def tiny_imagenet(root, size):
     "Tiny-ImageNet, the 200-class, 64x64 part of ImageNet."
     place = place_of('tiny-imagenet', root)
-    try:
-        ids = sorted(d.name for d in (place/'train').iterdir() if d.is_dir())
-        train = [(f, i) for i, k in enumerate(ids) for f in sorted((place/'train'/k/'images').iterdir())]
-        lines = sorted(l.split('\t')[:2] for l in (place/'val/val_annotations.txt').read_text().splitlines() if l.strip())
-        test = [(place/'val/images'/f, ids.index(k)) for f, k in lines]
-        words = dict(l.split('\t', 1) for l in (place/'words.txt').read_text().splitlines() if l.strip())
-    except (OSError, ValueError) as e:
-        raise ValueError(f"the files of tiny-imagenet at {place} are incomplete or damaged ({e}); delete that folder and run\n"
-                         f"  {fetch_command('tiny-imagenet', root)}") from e
+    try: ids, train, test, words = _tiny_files(place)
+    except (OSError, ValueError) as e: raise _damaged('tiny-imagenet', root, e) from e
     names = [words.get(k, k).split(',')[0] for k in ids]
     classes = tuple(n if names.count(n) == 1 else f"{n} ({k})" for n, k in zip(names, ids))
     return from_files('tiny-imagenet', tuple(zip(*train)), tuple(zip(*test)), classes, size)
@@ -110,8 +140,9 @@ def download(
     name, # a name of `DATASETS`
     root=None, # folder of data sets; default as in `data_root`
 ): # where it lies now
-    "Fetch a data set from its publisher unless it is there already. ValueError for names without one."
-    if name not in PLACES: raise ValueError(f"nothing to fetch for {name!r}; names are {', '.join(PLACES)}")
+    "Fetch a data set from its publisher unless it is there already; ValueError for names without one."
+    if name not in PLACES:
+        raise ValueError(f"nothing to fetch for {name!r}; names are {', '.join(PLACES)}")
     root = data_root(root)
     place = root/PLACES[name]
     if place.exists():
@@ -126,11 +157,10 @@ def download(
 # %% ../../nbs/data/04_images.ipynb #269f82ee
 def fetch(name, folder): # a data set of `PLACES`
     "Download and unpack into `folder`."
-    from torchvision import datasets as tv
+    from torchvision.datasets.utils import download_and_extract_archive
     if name == 'tiny-imagenet':
-        tv.utils.download_and_extract_archive('http://cs231n.stanford.edu/tiny-imagenet-200.zip', str(folder),
-            md5='90528d7ca1a48142e341f4ef8d21d0de')
+        address = 'http://cs231n.stanford.edu/tiny-imagenet-200.zip'
+        download_and_extract_archive(address, str(folder), md5='90528d7ca1a48142e341f4ef8d21d0de')
     elif name == 'svhn':
-        for split in ('train', 'test'): tv.SVHN(folder/'svhn', split=split, download=True)
-    else: {'mnist': tv.MNIST, 'fashion-mnist': tv.FashionMNIST, 'cifar10': tv.CIFAR10, 'cifar100': tv.CIFAR100,
-           'caltech101': tv.Caltech101}[name](folder, download=True)
+        for split in ('train', 'test'): _kind(name)(folder/'svhn', split=split, download=True)
+    else: _kind(name)(folder, download=True)

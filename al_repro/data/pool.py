@@ -19,28 +19,36 @@ def as_ids(
     a = np.asarray(ids)
     if a.size == 0: return np.empty(0, np.int64)
     if a.ndim != 1: raise ValueError(f"{name} has shape {a.shape}; pass a flat sequence of row ids")
-    if a.dtype.kind not in 'iu': raise TypeError(f"{name} has dtype {a.dtype}; row ids are whole numbers (for a mask use np.flatnonzero)")
+    if a.dtype.kind not in 'iu':
+        remedy = "row ids are whole numbers (for a mask use np.flatnonzero)"
+        raise TypeError(f"{name} has dtype {a.dtype}; {remedy}")
     a = a.astype(np.int64)
     bad = a[(a < 0) | (a >= n)]
-    if len(bad): raise ValueError(f"{name} contains {bad[0]}, out of range for {n} rows; row ids lie in 0..{n-1}")
+    if len(bad):
+        out = f"{name} contains {bad[0]}, out of range for {n} rows"
+        raise ValueError(f"{out}; row ids lie in 0..{n-1}")
     u, c = np.unique(a, return_counts=True)
-    if len(u) < len(a): raise ValueError(f"{name} contains {u[c > 1][0]} more than once; every id may appear once")
+    if len(u) < len(a):
+        raise ValueError(f"{name} contains {u[c > 1][0]} more than once; every id may appear once")
     return a
 
 # %% ../../nbs/data/12_pool.ipynb #58a8ea6c
 @dataclass(frozen=True, eq=False)
 class Pool:
-    "Which of `n` rows were labelled in which round; immutable, `add` gives a new one. `ValueError` for ids that clash."
+    """Which of `n` rows were labelled in which round; immutable, `add` gives a new one.
+
+    `ValueError` for ids that clash."""
     n: int # rows of the data set
     rounds: tuple = () # one (k,) int64 array of ids per round, in the order labelled
     within: np.ndarray = None # (m,) the only ids in play; None: all
     def __post_init__(self):
-        rounds, within = self.rounds, self.within
-        if within is not None: object.__setattr__(self, 'within', np.sort(as_ids(within, self.n, 'within')))
-        object.__setattr__(self, 'rounds', tuple(as_ids(r, self.n, f'round {i}') for i,r in enumerate(rounds)))
-        if rounds: as_ids(self.labelled, self.n, 'rounds')
-        if within is not None and (out := np.setdiff1d(self.labelled, self.within)).size:
-            raise ValueError(f"id {out[0]} is not in `within`: only the pool's own ids can be labelled")
+        keep = lambda name, v: object.__setattr__(self, name, v) # of a frozen object
+        if self.within is not None: keep('within', np.sort(as_ids(self.within, self.n, 'within')))
+        keep('rounds', tuple(as_ids(r, self.n, f'round {i}') for i,r in enumerate(self.rounds)))
+        if self.rounds: as_ids(self.labelled, self.n, 'rounds')
+        if self.within is not None and (out := np.setdiff1d(self.labelled, self.within)).size:
+            rule = "only the pool's own ids can be labelled"
+            raise ValueError(f"id {out[0]} is not in `within`: {rule}")
     @property
     def ids(self): # (m,) every id in play, ascending
         return np.arange(self.n) if self.within is None else self.within
@@ -51,10 +59,14 @@ class Pool:
     def unlabelled(self): # (u,) ascending
         return np.setdiff1d(self.ids, self.labelled, assume_unique=True)
     def add(self, ids): # a new `Pool`
-        "Label `ids` in a new round; `ValueError` if one is repeated, out of range, not in play or labelled before."
+        """Label `ids` in a new round.
+
+        `ValueError` if one is repeated, out of range, not in play or labelled before."""
         ids = as_ids(ids, self.n)
         if (old := np.intersect1d(ids, self.labelled)).size:
             r = next(i for i,x in enumerate(self.rounds) if old[0] in x)
             raise ValueError(f"id {old[0]} was already labelled in round {r}; pick from pool.unlabelled")
         return Pool(self.n, self.rounds + (ids,), self.within)
-    def __repr__(self): return f"Pool: {len(self.labelled)} labelled in {len(self.rounds)} rounds, {len(self.unlabelled)} unlabelled"
+    def __repr__(self):
+        labelled = f"{len(self.labelled)} labelled in {len(self.rounds)} rounds"
+        return f"Pool: {labelled}, {len(self.unlabelled)} unlabelled"

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 import numpy as np
 import torch
+from ..checks import need
 from .dataset import check_labels, data_root, Dataset, dataset
 
 # %% ../../nbs/data/06_text.ipynb #5fdc61ce
 class Documents:
     "Sparse rows with an embedding, in the place of a tensor of images."
     device, is_cuda, dtype = torch.device('cpu'), False, torch.float32
-    def __init__(self, rows, embeds): self.rows, self.embeds = rows, embeds # (n,f) scipy CSR; (n,d) float32
+    def __init__(self, rows, embeds): # (n,f) scipy CSR; (n,d) float32
+        self.rows, self.embeds = rows, embeds
     def __len__(self): return self.rows.shape[0]
     def __getitem__(self, ids): # Documents
         i = np.asarray(ids) if not isinstance(ids, slice) else ids
@@ -27,24 +29,30 @@ class Documents:
     def numpy(self): return self.rows # of a query's `x`
     def to(self, device):
         "`ValueError` for anything but the CPU."
-        if torch.device(device).type != 'cpu': raise ValueError(f"device={str(device)!r} has no sparse documents; use the CPU")
-        return self
+        if torch.device(device).type == 'cpu': return self
+        raise ValueError(f"device={str(device)!r} has no sparse documents; use the CPU")
 
 @dataclass(frozen=True, eq=False)
 class TextDataset(Dataset):
     "Documents one may label and a test set. Raises ValueError where the parts do not fit together."
     def __post_init__(self):
         for x,y,part in ((self.x, self.y, 'x'), (self.x_test, self.y_test, 'x_test')):
-            if not isinstance(x, Documents) or len(x) != len(y): raise ValueError(f"{part} is a {type(x).__name__} for {len(y)} labels; give `Documents`, one row for each label")
+            given = f"{part} is a {type(x).__name__} for {len(y)} labels"
+            fits = isinstance(x, Documents) and len(x) == len(y)
+            need(fits, f"{given}; give `Documents`, one row for each label")
             check_labels(y, len(x), len(self.classes), part)
     @cached_property
     def fingerprint(self): # 32 hexadecimal digits
         "What the rows and labels hold."
         h = hashlib.blake2b(digest_size=16)
-        for a in (a for x,y in ((self.x, self.y), (self.x_test, self.y_test)) for a in (x.rows.indptr, x.rows.indices, x.rows.data.round(6), y.numpy())): h.update(np.ascontiguousarray(a).tobytes())
+        for x,y in ((self.x, self.y), (self.x_test, self.y_test)):
+            for a in (x.rows.indptr, x.rows.indices, x.rows.data.round(6), y.numpy()):
+                h.update(np.ascontiguousarray(a).tobytes())
         return h.hexdigest()
     def resized(self, size): raise ValueError(f"size={size} of documents; leave it out")
-    def __repr__(self): return f"TextDataset({self.name!r}: {self.n} + {len(self.x_test)} documents, {self.shape[0]:,} terms, {self.n_classes} classes)"
+    def __repr__(self):
+        documents = f"{self.n} + {len(self.x_test)} documents, {self.shape[0]:,} terms"
+        return f"TextDataset({self.name!r}: {documents}, {self.n_classes} classes)"
 
 # %% ../../nbs/data/06_text.ipynb #fbd1d7aa
 def text_dataset(
@@ -54,24 +62,35 @@ def text_dataset(
     terms=250_000, # at most so many, the most frequent
     dimensions=100, # of the embedding
 ): # a `TextDataset`
-    "TF-IDF of words and pairs, fitted on the training documents; `ValueError` for fewer than two of them."
-    if len(train[0]) < 2: raise ValueError(f"train has {len(train[0])} documents; an embedding needs two or more")
-    if not len(test[0]): raise ValueError("test has no documents; give at least one")
+    """TF-IDF of words and pairs, fitted on the training documents.
+
+    `ValueError` for fewer than two of them."""
+    n = len(train[0])
+    need(n > 1, f"train has {n} documents; an embedding needs two or more", 'train')
+    need(len(test[0]), "test has no documents; give at least one", 'test')
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     tfidf = TfidfVectorizer(ngram_range=(1, 2), max_features=terms, dtype=np.float32)
     rows = [tfidf.fit_transform(train[0]).tocsr(), tfidf.transform(test[0]).tocsr()]
     svd = TruncatedSVD(min(dimensions, min(rows[0].shape) - 1), random_state=0).fit(rows[0])
     x, x_test = (Documents(r, svd.transform(r).astype(np.float32)) for r in rows)
-    y, y_test = (torch.as_tensor(np.asarray(labels), dtype=torch.int64) for _,labels in (train, test))
+    y, y_test = (torch.as_tensor(np.asarray(part[1]), dtype=torch.int64) for part in (train, test))
     return TextDataset(name, x, y, x_test, y_test, tuple(classes))
 
 # %% ../../nbs/data/06_text.ipynb #0332961a
-@dataset('newsgroups', "11,314 + 7,532 messages of 20 newsgroups as sparse rows of words and pairs; see data.text")
+@dataset('newsgroups', "11,314 + 7,532 messages of 20 newsgroups "
+         "as sparse rows of words and pairs; see data.text")
 def newsgroups(root=None, size=None): # a `TextDataset`; documents have no size
     "20 Newsgroups below `root`; `FileNotFoundError` saying what to run if it is not there."
     from sklearn.datasets import fetch_20newsgroups
     home = data_root(root)
-    try: parts = [fetch_20newsgroups(data_home=home, subset=s, shuffle=False, download_if_missing=False) for s in ('train', 'test')]
-    except OSError: raise FileNotFoundError(f"no 20 Newsgroups at {home}; fetch it with\n  python -c \"from sklearn.datasets import fetch_20newsgroups as f; f(data_home={str(home)!r})\"") from None
-    return text_dataset('newsgroups', *((p.data, p.target) for p in parts), parts[0].target_names)
+    def read(subset):
+        there = dict(data_home=home, download_if_missing=False)
+        return fetch_20newsgroups(subset=subset, shuffle=False, **there)
+    try: train, test = read('train'), read('test')
+    except OSError:
+        code = f"from sklearn.datasets import fetch_20newsgroups as f; f(data_home={str(home)!r})"
+        remedy = f'fetch it with\n  python -c "{code}"'
+        raise FileNotFoundError(f"no 20 Newsgroups at {home}; {remedy}") from None
+    parts = [(p.data, p.target) for p in (train, test)]
+    return text_dataset('newsgroups', *parts, train.target_names)

@@ -25,7 +25,9 @@ def study_command(
     return f"al_repro study {protocol.removeprefix('study-')}{given} --scale {scale} --seeds {int(seeds)}"
 
 def typable(label): # bool
-    "Can a command line name it? Not a label that is read off several runs, with options or values that its strategy does not know."
+    """Can a command line name it?
+
+    Not a label that is read off several runs, with options or values that its strategy does not know."""
     try: return bool(build(label))
     except ValueError: return base_name(label) not in known()
 
@@ -46,13 +48,15 @@ class Plan:
 
     def todo(self, cell, have, strategies, seeds=None): # dict(hours, command), empty where nothing is missing
         "Command and hours that bring `strategies` to `seeds` seeds; no command above `cap` hours."
-        (protocol, data, scale, _), seeds = cell, seeds or self.wanted(cell[0])
+        protocol, data, scale, _ = cell
+        seeds = seeds or self.wanted(protocol)
         short = {s: seeds - have.get(s, 0) for s in strategies if have.get(s, 0) < seeds}
         if not short or seeds == math.inf: return {}
         hours = self.cost(cell, short)
         if hours > self.cap: return dict(hours=hours, command='')
-        if protocol.startswith('study-'): return dict(hours=hours, command=study_command(protocol, data, scale, seeds))
-        return dict(hours=hours, command=self.reproduce(cell, short, have, seeds))
+        if protocol.startswith('study-'): command = study_command(protocol, data, scale, seeds)
+        else: command = self.reproduce(cell, short, have, seeds)
+        return dict(hours=hours, command=command)
 
     def cost(self, cell, short): # core hours, NaN where unknown
         "Hours of the missing runs; a study measures all its quantities at once."
@@ -62,15 +66,20 @@ class Plan:
 
     def reproduce(self, cell, short, have, seeds): # text
         "The command; without names where somebody would have to type what only the protocol knows in full."
-        names = [self.labels.get(s, s) if '(' in s else s for s in short] # a bare name has the protocol's options
+        full = lambda s: self.labels.get(s, s) if '(' in s else s # a bare name has the protocol's options
+        names = [full(s) for s in short]
         known_ = all(('(' not in s or s in have) and typable(n) for s,n in zip(short, names))
         pattern = self.command if known_ else self.command.replace(' --strategies {strategies}', '')
         protocol, data, scale, _ = cell
-        return pattern.format(protocol=protocol, data=typed(data), scale=scale, seeds=int(seeds), strategies=shlex.quote(','.join(names)))
+        return pattern.format(protocol=protocol, data=typed(data), scale=scale, seeds=int(seeds),
+                              strategies=shlex.quote(','.join(names)))
 
 # %% ../../nbs/evidence/08_plans.ipynb #511aedad
+_DIGITS = (10, ',.0f'), (1, '.1f'), (0, '.1g') # from that many hours on
+
 def to_type(command, hours): # str
-    "A command, with a shell comment on the hours it takes on one core where they are known; without a command the hours alone."
-    many = f"{hours:{',.0f' if hours >= 10 else '.1g' if hours < 1 else '.1f'}} core hours" if hours > 0 else ''
-    if not command: return f'about {many}: no command above {CAP} hours' if many else ''
-    return command + f'  # about {many}'*bool(many)
+    "A command, with a comment on the hours it takes on one core if they are known; without one the hours alone."
+    if not hours > 0: return command # 0 or NaN: not known
+    digits = next(d for least, d in _DIGITS if hours >= least)
+    many = f'about {hours:{digits}} core hours'
+    return f'{command}  # {many}' if command else f'{many}: no command above {CAP} hours'

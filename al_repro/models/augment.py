@@ -8,31 +8,39 @@ __all__ = ['AUGMENT', 'crop', 'flip', 'zoom', 'colour', 'check_augment', 'view']
 # %% ../../nbs/models/06_augment.ipynb #39af528d
 import torch
 import torch.nn.functional as F
+from ..checks import need
 
 # %% ../../nbs/models/06_augment.ipynb #8ab1aeac
 def crop(
     x, # (b,c,h,w) float32 in [0,1]
     g, # a CPU generator
 ): # the same shape
-    "Shift by up to an eighth of the height, zeros outside: a random crop after padding, by 4 pixels at 32."
+    """Shift by up to an eighth of the height, zeros outside.
+
+    A random crop after padding, by 4 pixels at 32."""
     b, _, h, w = x.shape
     pad = max(1, h//8)
     dy, dx = torch.randint(2*pad + 1, (2, b, 1), generator=g).to(x.device)
+    image = torch.arange(b, device=x.device)
     rows, cols = (d + torch.arange(s, device=x.device) for d,s in ((dy, h), (dx, w)))
-    return F.pad(x, (pad,)*4)[torch.arange(b, device=x.device)[:,None,None], :, rows[:,:,None], cols[:,None]].permute(0, 3, 1, 2)
+    wide = F.pad(x, (pad,)*4)
+    return wide[image[:,None,None], :, rows[:,:,None], cols[:,None]].permute(0, 3, 1, 2)
 
 def flip(x, g): # as for `crop`
     "Mirror left and right with probability 1/2."
     return torch.where((torch.rand(len(x), 1, 1, 1, generator=g) < .5).to(x.device), x.flip(-1), x)
 
 def zoom(x, g): # as for `crop`
-    "A part of 20 to 100 % of the area and of 3:4 to 4:3 in shape, where that fits, at full size (SimCLR, SimSiam)."
+    """A part of 20 to 100 % of the area and of 3:4 to 4:3 in shape, where that fits, at full size.
+
+    As SimCLR and SimSiam do."""
     area, shape, cx, cy = torch.rand(4, len(x), generator=g)
     area, shape = .2 + .8*area, (4/3)**(2*shape - 1)
     w, h = (area*shape).sqrt().clamp(max=1), (area/shape).sqrt().clamp(max=1)
     o = torch.zeros_like(w)
-    at = torch.stack([w, o, (2*cx - 1)*(1 - w), o, h, (2*cy - 1)*(1 - h)], 1).view(-1, 2, 3).to(x.device)
-    return F.grid_sample(x, F.affine_grid(at, x.shape, align_corners=False), padding_mode='border', align_corners=False)
+    at = torch.stack([w, o, (2*cx - 1)*(1 - w), o, h, (2*cy - 1)*(1 - h)], 1).view(-1, 2, 3)
+    grid = F.affine_grid(at.to(x.device), x.shape, align_corners=False)
+    return F.grid_sample(x, grid, padding_mode='border', align_corners=False)
 
 # %% ../../nbs/models/06_augment.ipynb #793bf5ad
 def colour(x, g): # as for `crop`
@@ -49,7 +57,8 @@ AUGMENT = dict(crop=crop, flip=flip, zoom=zoom, colour=colour)
 
 def check_augment(names): # of a recipe's field `augment`
     "`ValueError` for a name that is not in `AUGMENT`."
-    if odd := [a for a in names if a not in AUGMENT]: raise ValueError(f"augment={tuple(names)} holds {odd[0]!r}; choose from {', '.join(AUGMENT)}, as in augment=('crop', 'flip')")
+    choices = f"choose from {', '.join(AUGMENT)}, as in augment=('crop', 'flip')"
+    for a in names: need(a in AUGMENT, f"augment={tuple(names)} holds {a!r}; {choices}", 'augment')
 
 def view(
     x, # (b,c,h,w) float32 in [0,1]

@@ -11,7 +11,8 @@ import contextlib, contextvars, random, warnings
 import numpy as np, torch
 
 # %% ../../nbs/models/00_contexts.ipynb #3a77e4e2
-_CALLER = contextvars.ContextVar('caller', default=None) # dtype and device that torch gave new tensors outside
+# dtype and device that torch gave new tensors outside
+_CALLER = contextvars.ContextVar('caller', default=None)
 _ERRORS = dict(divide='warn', over='warn', under='ignore', invalid='warn') # as numpy starts
 
 @contextlib.contextmanager
@@ -19,15 +20,17 @@ def default_dtype(
     dtype, # of new float tensors inside
 ):
     "`torch.set_default_dtype` as a context."
-    before = torch.get_default_dtype()
-    if dtype != before: torch.set_default_dtype(dtype) # it holds for all threads, so leave it alone where it fits
+    before = torch.get_default_dtype() # it holds for all threads, so leave it alone where it fits
+    if dtype != before: torch.set_default_dtype(dtype)
     try: yield
     finally:
         if dtype != before: torch.set_default_dtype(before)
 
 @contextlib.contextmanager
 def plain_torch():
-    "Inside, torch and numpy work as in a fresh interpreter, whatever the caller has switched: a context or a decorator."
+    """Inside, torch and numpy work as in a fresh interpreter, whatever the caller has switched.
+
+    A context or a decorator."""
     outside = torch.get_default_dtype(), torch.empty(0).device
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
@@ -37,16 +40,18 @@ def plain_torch():
         enter(default_dtype(torch.float32))
         if outside[1].type != 'cpu': enter(torch.device('cpu'))
         for kind in ('cpu', 'cuda', 'mps'):
-            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind): enter(torch.autocast(kind, enabled=False))
+            on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+            if on: enter(torch.autocast(kind, enabled=False))
         enter(np.errstate(**{k: v if v == 'ignore' else _ERRORS[k] for k,v in np.geterr().items()}))
         yield
 
 # %% ../../nbs/models/00_contexts.ipynb #f169d57a
 @contextlib.contextmanager
 def as_caller():
-    "Inside `plain_torch`: new tensors have the dtype and device again that they have at the caller."
+    "Inside `plain_torch`: new tensors have the dtype and device again that the caller gives them."
     dtype, device = _CALLER.get() or (torch.get_default_dtype(), torch.empty(0).device)
-    with default_dtype(dtype), torch.device(device) if device.type != 'cpu' else contextlib.nullcontext(): yield
+    there = torch.device(device) if device.type != 'cpu' else contextlib.nullcontext()
+    with default_dtype(dtype), there: yield
 
 # %% ../../nbs/models/00_contexts.ipynb #52dd01ba
 def seed_torch(
@@ -65,13 +70,18 @@ def global_state(): # dict name -> value
     _, keys, *rest = np.random.get_state()
     state = {
         "torch's global generator": torch.get_rng_state().numpy().tobytes(),
-        "numpy's global generator": (keys.tobytes(), *rest), "random's global generator": random.getstate(),
+        "numpy's global generator": (keys.tobytes(), *rest),
+        "random's global generator": random.getstate(),
         'grad mode': (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        'default dtype': torch.get_default_dtype(), 'default device': torch.empty(0).device,
-        'autocast': [_autocast(kind) for kind in ('cpu', 'cuda')], 'number of threads': torch.get_num_threads(),
-        'deterministic algorithms': torch.are_deterministic_algorithms_enabled(), 'numpy errors': np.geterr()}
+        'default dtype': torch.get_default_dtype(),
+        'default device': torch.empty(0).device,
+        'autocast': [_autocast(kind) for kind in ('cpu', 'cuda')],
+        'number of threads': torch.get_num_threads(),
+        'deterministic algorithms': torch.are_deterministic_algorithms_enabled(),
+        'numpy errors': np.geterr()}
     if torch.cuda.is_initialized():
-        state["torch's generators on the GPU"] = [s.cpu().numpy().tobytes() for s in torch.cuda.get_rng_state_all()]
+        found = torch.cuda.get_rng_state_all()
+        state["torch's generators on the GPU"] = [s.cpu().numpy().tobytes() for s in found]
     return state
 
 def moved(
@@ -86,9 +96,14 @@ def other_seeds(
 ):
     "Global generators of torch, numpy and `random` seeded anew inside, as they were afterwards."
     kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(seed); np.random.seed(seed); random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
     try: yield
-    finally: torch.set_rng_state(kept[0]); np.random.set_state(kept[1]); random.setstate(kept[2])
+    finally:
+        torch.set_rng_state(kept[0])
+        np.random.set_state(kept[1])
+        random.setstate(kept[2])
 
 # %% ../../nbs/models/00_contexts.ipynb #64cf83f6
 @contextlib.contextmanager
@@ -100,18 +115,22 @@ def _strict():
 @contextlib.contextmanager
 def deterministic():
     "Inside, torch uses deterministic algorithms alone, and raises for an operation that has none."
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try: yield
-    finally: torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    finally: torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 CONTEXTS = { # name -> what gives the context
-    'torch.no_grad()': torch.no_grad, 'torch.inference_mode()': torch.inference_mode,
+    'torch.no_grad()': torch.no_grad,
+    'torch.inference_mode()': torch.inference_mode,
     'a default dtype of float64': lambda: default_dtype(torch.float64),
     "a default device of 'meta'": lambda: torch.device('meta'),
     "torch.autocast('cpu', torch.bfloat16)": lambda: torch.autocast('cpu', torch.bfloat16),
-    "np.errstate(all='raise')": lambda: np.errstate(all='raise'), 'warnings as errors': _strict,
-    'deterministic algorithms': deterministic, 'global generators seeded otherwise': lambda: other_seeds(1)}
+    "np.errstate(all='raise')": lambda: np.errstate(all='raise'),
+    'warnings as errors': _strict,
+    'deterministic algorithms': deterministic,
+    'global generators seeded otherwise': lambda: other_seeds(1)}
 
 def inside(
     names, # of `CONTEXTS`, the outermost first

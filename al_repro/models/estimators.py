@@ -17,21 +17,29 @@ from .recipe import stream_key
 # %% ../../nbs/models/12_estimators.ipynb #82498042
 class Estimator:
     "A model of another library, in training and after; a subclass fills in `epoch` and `outputs`."
-    version, library = 1, 'scikit-learn' # raise it when the same seed would give another model; whose version a record names
+    version = 1 # raise it when the same seed would give another model
+    library = 'scikit-learn' # whose version a record names
     takes = {} # settings of a `Recipe`, beyond the common ones, that it knows -> values, None: any
     documents = False # whether it takes the sparse rows of `data.text`
-    at_once = done = False # whether one epoch is the whole training; whether training has ended by itself
+    at_once = done = False # whether one epoch is all of it; whether training has ended by itself
     def __init__(self,
         recipe, # a `Recipe`
         shape, n_classes, # (c,h,w) of an image; outputs
         key, # seeds the first weights
         device, # of the images
-    ): self.recipe, self.shape, self.n_classes, self.key, self.device = recipe, shape, n_classes, key, device
+    ):
+        self.recipe, self.shape, self.n_classes = recipe, shape, n_classes
+        self.key, self.device = key, device
     @staticmethod
-    def prepare(): pass # import the library: an import may draw from Python's generator, so it comes before the seeds are set
-    def begin(self): pass # at the start of a round, fresh or warm
-    def epoch(self, x, y, order): raise NotImplementedError # one pass over the (k,) rows `order` of images x and labels y, in that order -> loss in nats
-    def outputs(self, x, ids): raise NotImplementedError # dict of (u,...) float32 numpy: logits (u,c) and embeds (u,d) of the (u,) rows `ids`
+    def prepare():
+        "Import the library: an import may draw from Python's generator, so it precedes the seeds."
+    def begin(self): "At the start of a round, fresh or warm."
+    def epoch(self, x, y, order): # images, labels, (k,) rows; the loss in nats
+        "One pass over the rows `order`, in that order."
+        raise NotImplementedError
+    def outputs(self, x, ids): # dict: logits (u,c), embeds (u,d), float32 numpy
+        "What it says of the (u,) rows `ids`."
+        raise NotImplementedError
     def weights(self): raise NotImplementedError # a copy of what training changes
     def load(self, weights): raise NotImplementedError # put such a copy back
     def copy(self): return copy.deepcopy(self)
@@ -40,7 +48,8 @@ class Estimator:
 class Crowd:
     "Trained estimators side by side, in the place of a `Net`."
     training, first_dropout = False, None
-    def __init__(self, name, models): self.name, self.models, self.members = name, models, len(models) # name in `ESTIMATORS`; m `Estimator`s
+    def __init__(self, name, models): # a name in `ESTIMATORS`; m `Estimator`s
+        self.name, self.models, self.members = name, models, len(models)
     def rows(self, x, ids): # dict: logits (m,u,c), embeds (m,u,d), float32 numpy
         "Logits and embeddings of the rows `ids`, (m,u), of images x."
         out = [e.outputs(x, torch.as_tensor(i, device=x.device)) for e,i in zip(self.models, ids)]
@@ -56,20 +65,26 @@ def own_random(
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
         try:
-            random.seed(key); np.random.seed(key % 2**32); seed_torch(key, device)
+            random.seed(key)
+            np.random.seed(key % 2**32)
+            seed_torch(key, device)
             yield
-        finally: random.setstate(states[0]); np.random.set_state(states[1])
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 # %% ../../nbs/models/12_estimators.ipynb #c5a5bff4
 class EstimatorTraining:
     "One estimator in training, as the loop of `fit` sees it: a group of one."
-    def __init__(self, estimator, data): self.estimator, self.data, self.kept = estimator, data, estimator.weights()
+    def __init__(self, estimator, data):
+        self.estimator, self.data, self.kept = estimator, data, estimator.weights()
     at_once = property(lambda self: self.estimator.at_once)
     done = property(lambda self: self.estimator.done)
     def epoch(self, order): return self.estimator.epoch(self.data.x, self.data.y, order[0])
     def hits(self, val): # (1,)
         "Right answers on the validation rows."
-        z = torch.as_tensor(self.estimator.outputs(self.data.x, val[0])['logits'], device=val.device)
+        logits = self.estimator.outputs(self.data.x, val[0])['logits']
+        z = torch.as_tensor(logits, device=val.device)
         return (z.argmax(1) == self.data.y[val[0]]).sum()[None]
     def keep(self, which):
         "Put the weights aside if `which` says so."
@@ -82,14 +97,17 @@ def fit_estimators(
     seeds, round, progress, previous, # as for `fit`
 ): # a `Fitted` with a `Crowd`
     "Train one estimator for each seed, each by itself; `Diverged` for NaN."
-    estimator(recipe.model).prepare()
+    make = estimator(recipe.model)
+    make.prepare()
     models, log, device = [], [], data.x.device
     for i,s in enumerate(seeds):
-        with own_random(key := stream_key(s, 'weights', round), device):
-            e = previous.net.models[i].copy() if previous else estimator(recipe.model)(recipe, data.shape, data.n_classes, key, device)
+        key, rows = stream_key(s, 'weights', round), (train[i:i+1], val[i:i+1])
+        with own_random(key, device):
+            if previous: e = previous.net.models[i].copy()
+            else: e = make(recipe, data.shape, data.n_classes, key, device)
         with own_random(stream_key(s, 'dropout', round), device):
             e.begin()
-            log += run_training(EstimatorTraining(e, data), recipe, train[i:i+1], val[i:i+1], [s], round, progress)
+            log += run_training(EstimatorTraining(e, data), recipe, *rows, [s], round, progress)
         models.append(e)
     return Fitted(Crowd(recipe.model, models), recipe, seeds, round, log)
 
@@ -111,13 +129,19 @@ def blas(): # a `ThreadpoolController`, which takes a while to look for the libr
 def one_blas_thread(): return blas().limit(limits=1, user_api='blas') # a context
 
 class SklearnModel(Estimator):
-    "What the models of scikit-learn share: rows in chunks, one thread; a subclass fills in `outputs_of` and `train_on`."
+    """What the models of scikit-learn share: rows in chunks, one thread.
+
+    A subclass fills in `outputs_of` and `train_on`."""
     state = None # of the library
     def epoch(self, x, y, order):
         with one_blas_thread(): return self.train_on(rows_of(x, order), y[order].cpu().numpy())
     def outputs(self, x, ids):
-        with one_blas_thread(): parts = [self.outputs_of(rows_of(x, i)) | ({'embeds': x.embeds[i]} if hasattr(x, 'embeds') else {}) for i in ids.split(4096)]
-        return {k: np.concatenate([p[k] for p in parts]).astype(np.float32) for k in ('logits', 'embeds')}
+        def part(i):
+            own = {'embeds': x.embeds[i]} if hasattr(x, 'embeds') else {} # of documents
+            return self.outputs_of(rows_of(x, i)) | own
+        with one_blas_thread(): parts = [part(i) for i in ids.split(4096)]
+        whole = {k: np.concatenate([p[k] for p in parts]) for k in ('logits', 'embeds')}
+        return {k: v.astype(np.float32) for k,v in whole.items()}
     def weights(self): return copy.deepcopy(self.state)
     def load(self, weights): self.state = weights
 
@@ -141,12 +165,18 @@ class SklearnMLP(SklearnModel):
         super().__init__(*args)
         from sklearn.neural_network import MLPClassifier
         r = self.recipe
-        self.state = MLPClassifier((128, 64), solver=r.optimizer, learning_rate_init=r.lr, momentum=0., shuffle=False, random_state=self.key % 2**32)
+        self.state = MLPClassifier(
+            (128, 64), solver=r.optimizer, learning_rate_init=r.lr, momentum=0., shuffle=False,
+            random_state=self.key % 2**32)
     def begin(self): self.losses = []
-    done = property(lambda self: stalled(self.losses) and not self.recipe.steps and len(self.losses)*self.per >= self.recipe.min_steps)
+    @property
+    def done(self): # bool
+        if not stalled(self.losses) or self.recipe.steps: return False
+        return len(self.losses)*self.per >= self.recipe.min_steps
     def train_on(self, x, y): # the loss
         "One step for each batch, in the order of the rows."
-        self.state.batch_size, self.per = min(self.recipe.batch, len(x)), math.ceil(len(x)/self.recipe.batch)
+        self.state.batch_size = min(self.recipe.batch, len(x))
+        self.per = math.ceil(len(x)/self.recipe.batch)
         with warnings.catch_warnings(): # the library turns Ctrl-C into a warning and goes on
             warnings.filterwarnings('error', 'Training interrupted')
             try: self.state.partial_fit(x, y, classes=np.arange(self.n_classes))
@@ -161,7 +191,8 @@ class SklearnMLP(SklearnModel):
         *hidden, (w, b) = zip(self.state.coefs_, self.state.intercepts_)
         for v,c in hidden: h = np.maximum(h @ v + c, 0)
         z = h @ w + b
-        return dict(logits=np.hstack([np.zeros_like(z), z]) if self.n_classes == 2 else z, embeds=h) # two classes share one output
+        if self.n_classes == 2: z = np.hstack([np.zeros_like(z), z]) # two classes share one output
+        return dict(logits=z, embeds=h)
 
 # %% ../../nbs/models/12_estimators.ipynb #81f86212
 FLOOR = math.log(1e-12) # nats
@@ -187,10 +218,13 @@ class SklearnLogistic(SklearnModel):
         self.known, at = np.unique(y, return_inverse=True)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', ConvergenceWarning)
-            self.state = LogisticRegression(max_iter=self.recipe.epochs).fit(x, y) if len(self.known) > 1 else None
+            model = LogisticRegression(max_iter=self.recipe.epochs)
+            self.state = model.fit(x, y) if len(self.known) > 1 else None
         return -self.log_p(x)[np.arange(len(y)), at].mean()
     done = property(lambda self: self.state is None or self.state.n_iter_[0] < self.recipe.epochs)
-    def log_p(self, x): return self.state.predict_log_proba(x) if self.state else np.zeros((x.shape[0], 1)) # (u,l)
-    def outputs_of(self, x): return dict(logits=all_classes(self.log_p(x), self.known, self.n_classes), embeds=x)
+    def log_p(self, x): # (u,l)
+        return self.state.predict_log_proba(x) if self.state else np.zeros((x.shape[0], 1))
+    def outputs_of(self, x):
+        return dict(logits=all_classes(self.log_p(x), self.known, self.n_classes), embeds=x)
     def weights(self): return self.known, self.state
     def load(self, weights): self.known, self.state = weights

@@ -10,16 +10,24 @@ __all__ = ['KERAS_OPTIMIZERS', 'PIXELS', 'KEEP', 'load_keras', 'run_layers', 'lo
 import contextlib, functools, importlib, os, sys
 import numpy as np, torch
 from torch.utils.weak import WeakIdKeyDictionary
+from ..checks import need
 from .estimators import Estimator, own_random
 
 # %% ../../nbs/models/14_keras.ipynb #ab4c3497
 def load_keras(): # the module
     "Keras on torch; `ValueError` if it already runs on something else, `ImportError` if it is not there."
     if 'keras' not in sys.modules: os.environ['KERAS_BACKEND'] = 'torch'
+    remedy = 'install it with: pip install "al_repro[keras]"'
     try: keras = importlib.import_module('keras')
-    except ImportError as e: raise ImportError(f"Keras cannot be imported ({e}); install it with: pip install \"al_repro[keras]\"") from None
-    if int((v := getattr(keras, '__version__', '3')).split('.')[0]) < 3: raise ImportError(f"Keras {v} is installed, and torch runs under Keras 3 only; install it with: pip install \"al_repro[keras]\"")
-    if (now := keras.backend.backend()) != 'torch': raise ValueError(f"keras was imported before on {now}, and cannot change in a running process; restart it, and set KERAS_BACKEND=torch or import al_repro.models.keras and call load_keras() first")
+    except ImportError as e: raise ImportError(f"Keras cannot be imported ({e}); {remedy}") from None
+    v = getattr(keras, '__version__', '3')
+    if int(v.split('.')[0]) < 3:
+        raise ImportError(f"Keras {v} is installed, and torch runs under Keras 3 only; {remedy}")
+    now = keras.backend.backend()
+    fault = f"keras was imported before on {now}, and cannot change in a running process"
+    remedy = ("restart it, and set KERAS_BACKEND=torch "
+              "or import al_repro.models.keras and call load_keras() first")
+    need(now == 'torch', f"{fault}; {remedy}")
     return keras
 
 # %% ../../nbs/models/14_keras.ipynb #9c2aace4
@@ -29,7 +37,9 @@ def run_layers(
     training, # whether dropout and batch statistics are on
 ): # (b,c) probabilities
     "Call one layer after the other."
-    for l in layers: h = l.call(h, training=training) if type(l).__name__ in ('Dropout', 'BatchNormalization') else l.call(h)
+    for l in layers:
+        differs = type(l).__name__ in ('Dropout', 'BatchNormalization') # in training
+        h = l.call(h, training=training) if differs else l.call(h)
     return h
 
 def logits_and_embedding(layers, h): # (b,c), (b,d)
@@ -43,7 +53,9 @@ def logits_and_embedding(layers, h): # (b,c), (b,d)
 KERAS_OPTIMIZERS = dict(adam='Adam', sgd='SGD', rmsprop='RMSprop') # names in a recipe -> in Keras
 
 class KerasState(Estimator):
-    "What a Keras model is made of: layers and an optimiser, built, copied, put back; a subclass fills in `build`."
+    """What a Keras model is made of: layers and an optimiser, built, copied, put back.
+
+    A subclass fills in `build`."""
     takes = dict(optimizer=tuple(KERAS_OPTIMIZERS), warm=(False, True))
     library = 'keras'
     prepare = staticmethod(load_keras)
@@ -53,11 +65,14 @@ class KerasState(Estimator):
         self.keras = load_keras()
         with self.on_device():
             self.model = self.build(self.keras)
-            self.optimizer = getattr(self.keras.optimizers, KERAS_OPTIMIZERS[self.recipe.optimizer])(self.recipe.lr)
+            make = getattr(self.keras.optimizers, KERAS_OPTIMIZERS[self.recipe.optimizer])
+            self.optimizer = make(self.recipe.lr)
             self.optimizer.build(self.trained)
     def build(self, keras): raise NotImplementedError # a `keras.Sequential`; may set `backbone`
     def on_device(self): return self.keras.device(str(self.device))
-    def parts(self): return [self.model, *([self.backbone.model] if self.backbone and not self.recipe.frozen else [])] # what training changes
+    def parts(self): # what training changes
+        moving = self.backbone and not self.recipe.frozen
+        return [self.model, self.backbone.model] if moving else [self.model]
     trained = property(lambda self: [v for p in self.parts() for v in p.trainable_variables])
     state = property(lambda self: [v for p in self.parts() for v in p.variables])
     def weights(self): return [v.value.detach().clone() for v in self.state]
@@ -69,27 +84,31 @@ class KerasState(Estimator):
         if self.recipe.frozen: new.backbone = self.backbone
         new.load(self.weights())
         with self.on_device():
-            for v,w in zip(new.optimizer.variables, self.optimizer.variables, strict=True): v.assign(w.value)
+            state = zip(new.optimizer.variables, self.optimizer.variables, strict=True)
+            for v,w in state: v.assign(w.value)
         return new
 
 # %% ../../nbs/models/14_keras.ipynb #0a8624f6
 class KerasModel(KerasState):
     "A Keras model in training and after; a subclass fills in `build` and, for a backbone, `inputs`."
-    def inputs(self, x, ids, training): return as_keras(self.keras, x[ids]).float().div_(255) # what the first layer takes
+    def inputs(self, x, ids, training): # what the first layer takes
+        return as_keras(self.keras, x[ids]).float().div_(255)
     def epoch(self, x, y, order):
         "Keras's loss, torch's gradient, Keras's optimiser."
         trained, loss_of = self.trained, self.keras.losses.sparse_categorical_crossentropy
         with self.on_device():
             for i in order.split(self.recipe.batch):
-                loss = loss_of(y[i], run_layers(self.model.layers, self.inputs(x, i, True), True)).mean()
+                probs = run_layers(self.model.layers, self.inputs(x, i, True), True)
+                loss = loss_of(y[i], probs).mean()
                 loss.backward()
                 with torch.no_grad(): self.optimizer.apply([v.value.grad for v in trained], trained)
                 for v in trained: v.value.grad = None
         return loss.item()
     @torch.no_grad()
     def outputs(self, x, ids):
-        with self.on_device(): parts = [logits_and_embedding(self.model.layers, self.inputs(x, i, False)) for i in ids.split(256)]
-        return {k: torch.cat(p).cpu().numpy() for k,p in zip(('logits', 'embeds'), zip(*parts))}
+        def part(i): return logits_and_embedding(self.model.layers, self.inputs(x, i, False))
+        with self.on_device(): logits, embeds = zip(*map(part, ids.split(256)))
+        return {k: torch.cat(p).cpu().numpy() for k,p in dict(logits=logits, embeds=embeds).items()}
 
 # %% ../../nbs/models/14_keras.ipynb #e27214da
 def as_keras(keras, x): # (b,c,h,w) to (b,h,w,c), or as they are
@@ -105,32 +124,50 @@ class KerasMLP(KerasModel):
     "Keras's dense layers of 128 and 64, ReLU; embedding 64: the last hidden layer."
     def build(self, keras):
         L = keras.layers
-        return keras.Sequential([keras.Input(keras_shape(keras, self.shape)), L.Flatten(), L.Dense(128, activation='relu'),
-                                 L.Dense(64, activation='relu', name='embedding'), L.Dense(self.n_classes, activation='softmax', name='head')])
+        return keras.Sequential([
+            keras.Input(keras_shape(keras, self.shape)),
+            L.Flatten(),
+            L.Dense(128, activation='relu'),
+            L.Dense(64, activation='relu', name='embedding'),
+            L.Dense(self.n_classes, activation='softmax', name='head')])
 
 # %% ../../nbs/models/14_keras.ipynb #14091dd8
-PIXELS = {'0..1': lambda x: x.float()/255, '0..255': lambda x: x.float(), '-1..1': lambda x: x.float()/127.5 - 1}
+PIXELS = {
+    '0..1': lambda x: x.float()/255,
+    '0..255': lambda x: x.float(),
+    '-1..1': lambda x: x.float()/127.5 - 1}
 KEEP = 2**31 # bytes of features kept for one tensor of images
 
 class Backbone:
     "A network of `keras.applications` without its head: (b,c,h,w) uint8 images to features."
-    def __init__(self, make, weights, shape, pixels, frozen): # function of Keras; as in a `Recipe`; (c,h,w); as in a `Recipe`
-        self.keras, self.pixels, self.frozen, self.kept = load_keras(), pixels, frozen, WeakIdKeyDictionary()
-        if min(shape[1:]) < 32: raise ValueError(f"shape={tuple(shape)} is too small for {make.__name__}, which needs 32x32; bring the images to 32x32 or more")
-        try: self.model = make(include_top=False, weights=weights, input_shape=keras_shape(self.keras, shape))
+    def __init__(self, make, # function of Keras
+        weights, shape, pixels, frozen, # (c,h,w) of an image, and as in a `Recipe`
+    ):
+        self.keras, self.pixels, self.frozen = load_keras(), pixels, frozen
+        self.kept = WeakIdKeyDictionary() # images -> their features
+        small = f"shape={tuple(shape)} is too small for {make.__name__}, which needs 32x32"
+        need(min(shape[1:]) >= 32, f"{small}; bring the images to 32x32 or more", 'shape')
+        form = keras_shape(self.keras, shape)
+        try: self.model = make(include_top=False, weights=weights, input_shape=form)
         except Exception as e:
             if weights is None: raise
-            raise ValueError(f"weights={weights!r} of {make.__name__} for images {tuple(shape)} cannot be had: {e}; choose weights=None for a random start, or the path of a weights file, "
-                             "for example of a network trained on the unlabelled images") from e
+            what = f"weights={weights!r} of {make.__name__} for images {tuple(shape)}"
+            remedy = ("choose weights=None for a random start, or the path of a weights file, "
+                      "for example of a network trained on the unlabelled images")
+            raise ValueError(f"{what} cannot be had: {e}; {remedy}") from e
         self.model.trainable = not frozen
         self.shape = self.model.output_shape[1:]
-    def __call__(self, x, training=False): return self.model(as_keras(self.keras, PIXELS[self.pixels](x)), training=training)
+    def __call__(self, x, training=False):
+        return self.model(as_keras(self.keras, PIXELS[self.pixels](x)), training=training)
     def of(self, x, ids, training): # features of the rows `ids` of x
-        "Computed, or looked up: a frozen backbone computes all of x the first time, in chunks, if they fit into `KEEP`."
+        """Computed, or looked up.
+
+        A frozen backbone computes all of x the first time, in chunks, if they fit into `KEEP`."""
         if not self.frozen: return self(x[ids], training)
         if len(x)*np.prod(self.shape)*4 > KEEP: return self(x[ids]).detach()
         if x not in self.kept:
-            with torch.inference_mode(False), torch.no_grad(): self.kept[x] = torch.cat([self(b) for b in x.split(128)])
+            with torch.inference_mode(False), torch.no_grad():
+                self.kept[x] = torch.cat([self(b) for b in x.split(128)])
         return self.kept[x][ids]
 
 @functools.lru_cache(maxsize=4)
@@ -145,8 +182,18 @@ class KerasResNet50V2(KerasModel):
     def make(self): return self.keras.applications.ResNet50V2 # the backbone
     def build(self, keras):
         r, L = self.recipe, keras.layers
-        if r.frozen and r.weights: self.backbone = shared_backbone(self.make(), r.weights, self.shape, r.pixels, str(self.device))
-        else: self.backbone = Backbone(self.make(), r.weights, self.shape, r.pixels, r.frozen)
-        return keras.Sequential([keras.Input(self.backbone.shape), L.Flatten(), L.BatchNormalization(), L.Dense(128, activation='relu'), L.Dropout(.3), L.BatchNormalization(),
-                                 L.Dense(64, activation='relu', name='embedding'), L.Dropout(.3), L.BatchNormalization(), L.Dense(self.n_classes, activation='softmax', name='head')])
+        given = self.make(), r.weights, self.shape, r.pixels
+        if r.frozen and r.weights: self.backbone = shared_backbone(*given, str(self.device))
+        else: self.backbone = Backbone(*given, r.frozen)
+        return keras.Sequential([
+            keras.Input(self.backbone.shape),
+            L.Flatten(),
+            L.BatchNormalization(),
+            L.Dense(128, activation='relu'),
+            L.Dropout(.3),
+            L.BatchNormalization(),
+            L.Dense(64, activation='relu', name='embedding'),
+            L.Dropout(.3),
+            L.BatchNormalization(),
+            L.Dense(self.n_classes, activation='softmax', name='head')])
     def inputs(self, x, ids, training): return self.backbone.of(x, ids, training)

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 import numpy as np
 import torch
+from ..checks import need
 from .recipe import n_epochs, Recipe, split, torch_rng
 
 # %% ../../nbs/models/09_loop.ipynb #f46d439b
@@ -28,10 +29,51 @@ class Fitted:
     recipe:Recipe
     seeds:list # of the members
     round:int
-    log:list = field(default_factory=list) # for each member: epoch chosen, epochs the group has trained, stop reason, val_accuracy
+    # for each member: epoch chosen, epochs the group has trained, stop reason, val_accuracy
+    log:list = field(default_factory=list)
     opt:object = None # the optimiser, kept for a warm start
 
 class Diverged(ValueError): "Training ended in weights that are not numbers."
+
+# %% ../../nbs/models/09_loop.ipynb #aaf022f1
+class _Choice:
+    "Which epoch's weights each member keeps, by its validation results."
+    def __init__(self, training, recipe, val, epochs): # val (m,v) ids; epochs at most
+        self.training, self.recipe, self.val = training, recipe, val
+        self.after = min(recipe.checkpoint_after, epochs - 1)
+        self.used = val.shape[1] > 0 and recipe.checkpoint != 'last'
+        m, device = len(val), val.device
+        self.best = torch.full((m,), -1, device=device)
+        self.chosen = torch.zeros(m, dtype=torch.long, device=device)
+        self.live = torch.ones(m, dtype=torch.bool, device=device)
+    def see(self, epoch):
+        "Validate after an epoch, and put aside the weights of those that have never done better."
+        if not self.used or epoch <= self.after: return
+        hits = self.training.hits(self.val)
+        better = self.live & best_so_far(hits, self.best, self.recipe.checkpoint == 'best-later')
+        self.chosen[better], self.best[better] = epoch, hits[better]
+        self.training.keep(better)
+        if self.recipe.patience: self.live &= epoch - self.chosen < self.recipe.patience
+    def take(self, epoch): # the last one
+        "Give the training the weights chosen; for each member epoch, epochs, stop, val_accuracy."
+        if self.used: self.training.take_kept()
+        else: self.chosen[:] = epoch
+        stop = 'converged' if self.training.done else 'epochs'
+        def one(chosen, live, hits):
+            accuracy = hits/self.val.shape[1] if self.used else None
+            why = stop if live else 'patience'
+            return dict(epoch=chosen, epochs=epoch, stop=why, val_accuracy=accuracy)
+        columns = (v.tolist() for v in (self.chosen, self.live, self.best))
+        return [one(*member) for member in zip(*columns)]
+
+# %% ../../nbs/models/09_loop.ipynb #ba65b839
+def _orders(rows, shuffles, epochs, last): # (m,n) ids; m generators; rows of the last epoch
+    "The rows of each epoch, (m,k), every member's in its own order."
+    n = rows.shape[1]
+    for epoch in range(1, epochs + 1):
+        at = torch.stack([torch.randperm(n, generator=g) for g in shuffles])
+        order = rows.gather(1, at.to(rows.device))
+        yield order[:, :last] if epoch == epochs else order
 
 # %% ../../nbs/models/09_loop.ipynb #26ddbc3f
 def run_training(
@@ -40,37 +82,44 @@ def run_training(
     train, val, # (m,n), (m,v) ids
     seeds, round, progress, # as for `fit`
 ): # for each member: epoch, epochs, stop, val_accuracy
-    "The loop of `fit` over epochs: shuffle, train, validate, keep the chosen weights; `Diverged` for NaN."
-    dev, m, n = train.device, *train.shape
+    """The loop of `fit` over epochs: shuffle, train, validate, keep the chosen weights.
+
+    `Diverged` for NaN."""
+    n = train.shape[1]
+    epochs, last = 1, n # of a training of one epoch
+    if not training.at_once:
+        epochs, per, total = n_epochs(recipe, n)
+        last = (total - (epochs - 1)*per)*recipe.batch
     shuffles = [torch_rng(s, 'shuffle', round) for s in seeds]
-    epochs, per, total = (1, 1, math.ceil(n/recipe.batch)) if training.at_once else n_epochs(recipe, n)
-    use_val = val.shape[1] > 0 and recipe.checkpoint != 'last'
-    best, chosen, live = torch.full((m,), -1, device=dev), torch.zeros(m, dtype=torch.long, device=dev), torch.ones(m, dtype=torch.bool, device=dev)
-    for epoch in range(1, epochs + 1):
-        order = train.gather(1, torch.stack([torch.randperm(n, generator=g) for g in shuffles]).to(dev))
-        if epoch == epochs: order = order[:, :(total - (epochs - 1)*per)*recipe.batch]
+    choice = _Choice(training, recipe, val, epochs)
+    for epoch, order in enumerate(_orders(train, shuffles, epochs, last), 1):
         loss = training.epoch(order)
-        if use_val and epoch > min(recipe.checkpoint_after, epochs - 1):
-            hits = training.hits(val)
-            better = live & best_so_far(hits, best, recipe.checkpoint == 'best-later')
-            chosen[better], best[better] = epoch, hits[better]
-            training.keep(better)
-            if recipe.patience: live &= epoch - chosen < recipe.patience
+        choice.see(epoch)
         if progress: progress(epoch, epochs)
-        if not live.any() or training.done: break
-    if not math.isfinite(loss): raise Diverged(f"training of seeds {seeds} in round {round} gave a loss of {loss} at epoch {epoch}; lower lr={recipe.lr}")
-    if use_val: training.take_kept()
-    else: chosen[:] = epoch
-    acc, stop = [b/val.shape[1] if use_val else None for b in best.tolist()], 'converged' if training.done else 'epochs'
-    return [dict(epoch=c, epochs=epoch, stop=stop if l else 'patience', val_accuracy=a) for c,l,a in zip(chosen.tolist(), live.tolist(), acc)]
+        if not choice.live.any() or training.done: break
+    if not math.isfinite(loss):
+        where = f"training of seeds {seeds} in round {round}"
+        raise Diverged(f"{where} gave a loss of {loss} at epoch {epoch}; lower lr={recipe.lr}")
+    return choice.take(epoch)
 
 # %% ../../nbs/models/09_loop.ipynb #9a27501f
+def _check_ids(ids, n, seeds): # as for `fit`; n: rows of the data set
+    "`ValueError` for labelled sets that do not fit the seeds, each other or the data."
+    sets = f"{len(ids)} labelled sets for {len(seeds)} seeds"
+    need(len(ids) == len(seeds), f"{sets}; pass one for each")
+    sizes = sorted({len(i) for i in ids})
+    uneven = f"labelled sets of sizes {sizes} in one group"
+    need(len(sizes) < 2, f"{uneven}; group members of one size")
+    need(len(ids[0]), "the labelled set is empty; label an initial set first")
+    ends = (i for l in ids for i in (np.min(l), np.max(l)))
+    odd = next((i for i in ends if not 0 <= i < n), None)
+    outside = f"the labelled set holds {odd}, and the data set has no id beyond {n - 1}"
+    need(odd is None, f"{outside}; pass ids from 0 to {n - 1}")
+
 def parts_of(ids, n, recipe, seeds, round, device): # (m,n) training ids, (m,v) validation ids
     "The split of each member's labelled ids; `ValueError` for sets that do not fit together."
-    if len(ids) != len(seeds): raise ValueError(f"{len(ids)} labelled sets for {len(seeds)} seeds; pass one for each")
-    if len({len(i) for i in ids}) > 1: raise ValueError(f"labelled sets of sizes {sorted({len(i) for i in ids})} in one group; group members of one size")
-    if not len(ids[0]): raise ValueError("the labelled set is empty; label an initial set first")
-    if outside := [i for l in ids for i in (np.min(l), np.max(l)) if not 0 <= i < n]: raise ValueError(f"the labelled set holds {outside[0]}, and the data set has no id beyond {n - 1}; pass ids from 0 to {n - 1}")
+    _check_ids(ids, n, seeds)
     train, val = zip(*[split(i, recipe, s, round) for i,s in zip(ids, seeds)])
-    if not len(train[0]): raise ValueError(f"holdout={recipe.holdout} leaves nothing of {len(ids[0])} labelled ids to train on; lower it")
+    left = f"holdout={recipe.holdout} leaves nothing of {len(ids[0])} labelled ids to train on"
+    need(len(train[0]), f"{left}; lower it", 'holdout')
     return [torch.as_tensor(np.stack(p), device=device) for p in (train, val)]

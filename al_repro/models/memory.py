@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_iter
 
 # %% ../../nbs/models/02_memory.ipynb #9e94318f
 class Live(TorchDispatchMode):
-    "Inside this context, `peak` is the most bytes that meta tensors made here have taken at the same time."
+    "Inside this context, `peak` is the most bytes that meta tensors made here have taken at a time."
     def __init__(self, given=()): # tensors that do not count, nor do views of them
         super().__init__()
         self.sizes, self.now, self.peak = {t.untyped_storage()._cdata: 0 for t in given}, 0, 0
@@ -53,7 +53,9 @@ def row_bytes(
     shape, # of one row as the model takes it: (1,c,h,w), of a `Net` of m members (m,1,c,h,w)
     grad=False, # whether the gradient of the input is taken, for which all maps are kept
 ): # bytes, or None for a model that needs numbers to run
-    "What the tensors of one row take at most while it goes through a model, without the weights; nothing is computed."
+    """What the tensors of one row take at most while it goes through a model, without the weights.
+
+    Nothing is computed."""
     if not isinstance(model, torch.nn.Module): return None
     seen, key = _SEEN.setdefault(model, {}), (tuple(shape), grad)
     if key not in seen: seen[key] = _trace(model, *key)
@@ -74,7 +76,9 @@ def by_parts(
     n, # rows
     size, # of a part
 ): # a list of what `f` gave
-    "One part after the other; parts are halved where a GPU runs out of memory all the same, and its error is passed on only for a single row."
+    """One part after the other; parts are halved where a GPU runs out of memory all the same.
+
+    Its error is passed on only for a single row."""
     out, a = [] if n else [f(0, 0)], 0
     while a < n:
         try:
@@ -116,4 +120,5 @@ def is_gpu_fault(
     e, # an exception of torch
 ): # bool
     "Whether an error comes from the GPU and its libraries, not from what they were given."
-    return isinstance(e, torch.cuda.OutOfMemoryError) or bool(re.search(r'cudnn|cublas|cuda error|cuda kernel', str(e), re.IGNORECASE))
+    said = re.search(r'cudnn|cublas|cuda error|cuda kernel', str(e), re.IGNORECASE)
+    return isinstance(e, torch.cuda.OutOfMemoryError) or bool(said)

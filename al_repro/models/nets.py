@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['INITS', 'VGG16', 'MODELS', 'ESTIMATORS', 'Fold', 'Unfold', 'conv', 'Linear', 'BatchNorm', 'Net', 'draw_as_torch',
            'init_weights', 'lenet', 'check_vgg16', 'vgg16', 'vgg16_bn', 'BasicBlock', 'residual', 'resnet18', 'resnet8',
-           'resnet14', 'mlp', 'estimator', 'build_model', 'member', 'Member', 'Normalise', 'check_channels',
-           'normalised', 'channel_stats']
+           'resnet14', 'mlp', 'estimator', 'build_model', 'member', 'Member']
 
 # %% ../../nbs/models/04_nets.ipynb #94c36a93
 import copy, math, pkgutil
 import torch
 from torch import nn
 import torch.nn.functional as F
+from ..checks import BadArgument, need
 
 # %% ../../nbs/models/04_nets.ipynb #7565e329
 class Fold(nn.Module):
-    "(m,b,c,h,w) images to (b,m*c,h,w) maps: the channels of member 0 first, then those of member 1, ..."
+    "(m,b,c,h,w) images to (b,m*c,h,w) maps: the channels of member 0 first, then of member 1, ..."
     def forward(self, x):
         m,b,c,h,w = x.shape
         x = x[0] if m == 1 else x.transpose(0, 1).reshape(b, m*c, h, w)
@@ -24,7 +24,9 @@ class Fold(nn.Module):
 
 class Unfold(nn.Module):
     "(b,m*c,h,w) maps to (m,b,c*h*w) vectors."
-    def __init__(self, members): super().__init__(); self.members = members
+    def __init__(self, members):
+        super().__init__()
+        self.members = members
     def forward(self, x): return x.reshape(len(x), self.members, -1).transpose(0, 1)
 
 # %% ../../nbs/models/04_nets.ipynb #2f2f4292
@@ -45,13 +47,16 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.zeros(members, d_out, d_in))
         self.bias = nn.Parameter(torch.zeros(members, d_out))
     def forward(self, x):
-        if len(self.weight) == 1: return F.linear(x, self.weight.squeeze(0), self.bias.squeeze(0)) # a view: its gradient needs no copy
+        if len(self.weight) == 1: # views: their gradients need no copy
+            return F.linear(x, self.weight.squeeze(0), self.bias.squeeze(0))
         return torch.baddbmm(self.bias[:,None], x, self.weight.transpose(1, 2))
 
 # %% ../../nbs/models/04_nets.ipynb #3c677ec9
 class BatchNorm(nn.Module):
     "Batch normalisation of (m,b,d) vectors, statistics for each member and unit."
-    def __init__(self, members, d): super().__init__(); self.bn = nn.BatchNorm1d(members*d)
+    def __init__(self, members, d):
+        super().__init__()
+        self.bn = nn.BatchNorm1d(members*d)
     def forward(self, x):
         m,b,d = x.shape
         return self.bn(x.transpose(0, 1).reshape(b, m*d)).reshape(b, m, d).transpose(0, 1)
@@ -66,8 +71,8 @@ class Net(nn.Module):
         n_classes, members=1, # outputs of the head; m networks side by side
     ):
         super().__init__()
-        self.body,self.head = nn.Sequential(*body),Linear(members, d, n_classes)
-        self.d,self.n_classes,self.members = d,n_classes,members
+        self.body, self.head = nn.Sequential(*body), Linear(members, d, n_classes)
+        self.d, self.n_classes, self.members = d, n_classes, members
     def forward(self, x): return self.head(self.body(x))
     @property
     def first_dropout(self): # position in the body; None if there is none
@@ -86,6 +91,12 @@ def draw_as_torch(
         for part in (w, biases):
             if len(part): part[i].uniform_(-lim, lim, generator=g)
 
+def _draw_glorot(w, bias, generators): # as for `draw_as_torch`
+    "Uniform within sqrt(6/(fan_in + fan_out)) on either side of 0, biases 0."
+    lim = math.sqrt(6/((w.shape[1] + w.shape[2])*math.prod(w.shape[3:])))
+    for wi,g in zip(w, generators): wi.copy_((torch.rand(wi.shape, generator=g)*2 - 1)*lim)
+    if bias is not None: bias.data.zero_()
+
 INITS = ('glorot', 'torch') # Keras's: uniform, biases 0; PyTorch's
 
 def init_weights(
@@ -93,18 +104,18 @@ def init_weights(
     generators, # m CPU `torch.Generator`s, one for each member
     init='glorot', # one of `INITS`
 ): # `net`, changed in place
-    "First weights as Keras or PyTorch draws them; member i draws from generator i alone. `ValueError` unless m generators."
-    m = net.members
-    if init not in INITS: raise ValueError(f"init={init!r} is unknown; choose one of {', '.join(INITS)}")
-    if len(generators) != m: raise ValueError(f"{len(generators)} generators for {m} members; pass one for each")
+    """First weights as Keras or PyTorch draws them; member i draws from generator i alone.
+
+    `ValueError` unless m generators."""
+    m, given = net.members, len(generators)
+    need(init in INITS, f"init={init!r} is unknown; choose one of {', '.join(INITS)}", 'init')
+    need(given == m, f"{given} generators for {m} members; pass one for each", 'generators')
+    draw = draw_as_torch if init == 'torch' else _draw_glorot
     for l in net.modules():
         if not isinstance(l, (nn.Conv2d, Linear)): continue
-        w = l.weight.data.view(m, -1, *l.weight.shape[1:]) if isinstance(l, nn.Conv2d) else l.weight.data
-        if init == 'torch': draw_as_torch(w, l.bias, generators); continue
-        area = math.prod(w.shape[3:])
-        lim = math.sqrt(6/((w.shape[1] + w.shape[2])*area))
-        for wi,g in zip(w, generators): wi.copy_((torch.rand(wi.shape, generator=g)*2 - 1)*lim)
-        if l.bias is not None: l.bias.data.zero_()
+        w = l.weight.data
+        if isinstance(l, nn.Conv2d): w = w.view(m, -1, *w.shape[1:])
+        draw(w, l.bias, generators)
     return net
 
 # %% ../../nbs/models/04_nets.ipynb #a2dfa117
@@ -113,20 +124,22 @@ def lenet(
     n_classes, members=1, # as for `Net`
 ): # a `Net`
     "DAL's LeNet for images of 10x10 or more; embedding 128. `ValueError` for smaller ones."
-    c,h,w = shape
-    if min(h, w) < 10: raise ValueError(f"shape={tuple(shape)} is too small for LeNet, which needs 10x10; bring the images to 28x28, or use the model 'mlp'")
+    m, (c,h,w) = members, shape
+    small = f"shape={tuple(shape)} is too small for LeNet, which needs 10x10"
+    need(min(h, w) >= 10, f"{small}; bring the images to 28x28, or use the model 'mlp'", 'shape')
     h,w = (((s - 2)//2 - 2)//2 for s in (h, w))
-    m = members
-    body = [Fold(), conv(m, c, 32), nn.MaxPool2d(2), nn.ReLU(), conv(m, 32, 64), nn.MaxPool2d(2), nn.ReLU(),
+    body = [Fold(), conv(m, c, 32), nn.MaxPool2d(2), nn.ReLU(),
+            conv(m, 32, 64), nn.MaxPool2d(2), nn.ReLU(),
             Unfold(m), Linear(m, 64*h*w, 128), nn.ReLU(), nn.Dropout(.5)]
     return Net(body, 128, n_classes, m)
 
 # %% ../../nbs/models/04_nets.ipynb #26e0e60a
-VGG16 = (64,)*2, (128,)*2, (256,)*3, (512,)*3, (512,)*3 # channels of the convolutions, block by block
+VGG16 = (64,)*2, (128,)*2, (256,)*3, (512,)*3, (512,)*3 # channels, block by block
 
 def check_vgg16(shape): # (c,h,w)
     "`ValueError` for images that five halvings leave nothing of."
-    if min(shape[1:]) < 32: raise ValueError(f"shape={tuple(shape)} is too small for VGG16, which halves the sides five times; bring the images to 32x32")
+    small = f"shape={tuple(shape)} is too small for VGG16, which halves the sides five times"
+    need(min(shape[1:]) >= 32, f"{small}; bring the images to 32x32", 'shape')
 
 def vgg16(
     shape, # (c,h,w) of an image
@@ -135,14 +148,15 @@ def vgg16(
     "DAL's VGG16 for images of 32x32 or more; embedding 512. `ValueError` for smaller ones."
     c,h,w = shape
     check_vgg16(shape)
-    m,body = members,[Fold()]
+    m, body = members, [Fold()]
     for i,widths in enumerate(VGG16):
         for j,c_out in enumerate(widths):
             body += [conv(m, c, c_out, padding=1), nn.ReLU(), nn.BatchNorm2d(m*c_out)]
             if j < len(widths) - 1: body.append(nn.Dropout(.4 if i else .3))
             c = c_out
         body.append(nn.MaxPool2d(2))
-    body += [nn.Dropout(.5), Unfold(m), Linear(m, c*(h//32)*(w//32), 512), nn.ReLU(), BatchNorm(m, 512), nn.Dropout(.5)]
+    body += [nn.Dropout(.5), Unfold(m), Linear(m, c*(h//32)*(w//32), 512), nn.ReLU(),
+             BatchNorm(m, 512), nn.Dropout(.5)]
     return Net(body, 512, n_classes, m)
 
 # %% ../../nbs/models/04_nets.ipynb #1d7982e0
@@ -150,9 +164,9 @@ def vgg16_bn(
     shape, # (c,h,w) of an image
     n_classes, members=1, # as for `Net`
 ): # a `Net`
-    "VGG16 as in BAL's code, for images of 32x32 or more; embedding 512: the mean over the last maps. `ValueError` for smaller ones."
+    "VGG16 as in BAL's code; embedding 512, the mean over the last maps; `ValueError` below 32x32."
     check_vgg16(shape)
-    c,m,body = shape[0],members,[Fold()]
+    c, m, body = shape[0], members, [Fold()]
     for widths in VGG16:
         for c_out in widths:
             body += [conv(m, c, c_out, padding=1), nn.BatchNorm2d(m*c_out), nn.ReLU()]
@@ -162,11 +176,13 @@ def vgg16_bn(
 
 # %% ../../nbs/models/04_nets.ipynb #be1b1af1
 class BasicBlock(nn.Module):
-    "Two 3x3 convolutions with a shortcut (He et al., 2016): (b,m*c_in,h,w) to (b,m*c_out,h/stride,w/stride)."
-    def __init__(self, m, c_in, c_out, stride): # members, channels of each, step of the first convolution
+    "Two 3x3 convolutions and a shortcut: (b,m*c_in,h,w) to (b,m*c_out,h/stride,w/stride)."
+    def __init__(self, m, c_in, c_out, stride): # members, channels of each, the first one's step
         super().__init__()
-        self.conv1,self.bn1 = conv(m, c_in, c_out, 3, stride, 1, bias=False),nn.BatchNorm2d(m*c_out)
-        self.conv2,self.bn2 = conv(m, c_out, c_out, 3, 1, 1, bias=False),nn.BatchNorm2d(m*c_out)
+        self.conv1 = conv(m, c_in, c_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(m*c_out)
+        self.conv2 = conv(m, c_out, c_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(m*c_out)
         self.short = nn.Identity() if stride == 1 and c_in == c_out else nn.Sequential(
             conv(m, c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(m*c_out))
     def forward(self, x):
@@ -178,11 +194,16 @@ def residual(
     shape, n_classes, members, # as for `Net`; any size of image
     widths, blocks, # channels of each stage; blocks of a stage
 ): # a `Net`
-    "A 3x3 stem and stages of basic blocks, each stage after the first at half the side; embedding: the mean over the last maps."
-    m,c_in = members,widths[0]
-    body = [Fold(), conv(m, shape[0], c_in, padding=1, bias=False), nn.BatchNorm2d(m*c_in), nn.ReLU()]
+    """A 3x3 stem and stages of basic blocks, each after the first at half the side (He et al., 2016).
+
+    Embedding: the mean over the last maps."""
+    m, c_in = members, widths[0]
+    stem = conv(m, shape[0], c_in, padding=1, bias=False)
+    body = [Fold(), stem, nn.BatchNorm2d(m*c_in), nn.ReLU()]
     for i,c_out in enumerate(widths):
-        for j in range(blocks): body.append(BasicBlock(m, c_in, c_out, 2 if i and not j else 1)); c_in = c_out
+        for j in range(blocks):
+            body.append(BasicBlock(m, c_in, c_out, 2 if i and not j else 1))
+            c_in = c_out
     return Net(body + [nn.AdaptiveAvgPool2d(1), Unfold(m)], c_in, n_classes, m)
 
 def resnet18(shape, n_classes, members=1): # as for `Net`; a `Net`
@@ -204,16 +225,18 @@ def mlp(
     n_classes, members=1, # as for `Net`
 ): # a `Net`
     "Perceptron with layers of 128 and 64 and dropout (ours); embedding 64."
-    m = members
-    body = [Fold(), Unfold(m), Linear(m, math.prod(shape), 128), nn.ReLU(), Linear(m, 128, 64), nn.ReLU(), nn.Dropout(.5)]
-    return Net(body, 64, n_classes, m)
+    layers = [Linear(members, math.prod(shape), 128), nn.ReLU(), Linear(members, 128, 64), nn.ReLU()]
+    return Net([Fold(), Unfold(members), *layers, nn.Dropout(.5)], 64, n_classes, members)
 
-MODELS = dict(lenet=lenet, vgg16=vgg16, vgg16_bn=vgg16_bn, resnet18=resnet18, resnet14=resnet14, resnet8=resnet8, mlp=mlp)
+MODELS = dict(lenet=lenet, vgg16=vgg16, vgg16_bn=vgg16_bn,
+              resnet18=resnet18, resnet14=resnet14, resnet8=resnet8, mlp=mlp)
 
 # %% ../../nbs/models/04_nets.ipynb #149eab49
 ESTIMATORS = { # name -> class, or 'module:class'
-    'sklearn-mlp': 'al_repro.models.estimators:SklearnMLP', 'sklearn-logistic': 'al_repro.models.estimators:SklearnLogistic',
-    'keras-mlp': 'al_repro.models.keras:KerasMLP', 'keras-resnet50v2': 'al_repro.models.keras:KerasResNet50V2'}
+    'sklearn-mlp': 'al_repro.models.estimators:SklearnMLP',
+    'sklearn-logistic': 'al_repro.models.estimators:SklearnLogistic',
+    'keras-mlp': 'al_repro.models.keras:KerasMLP',
+    'keras-resnet50v2': 'al_repro.models.keras:KerasResNet50V2'}
 
 def estimator(
     name, # one of `ESTIMATORS`
@@ -229,9 +252,23 @@ def build_model(
     n_classes, members=1, # as for `Net`
 ): # a `Net`, its weights not yet drawn
     "The network `name`; `ValueError` for an unknown name or images too small for it."
-    if name in ESTIMATORS: raise ValueError(f"model={name!r} is no torch network; train it by fit, or choose one of {', '.join(MODELS)}")
-    if name not in MODELS: raise ValueError(f"model={name!r} is unknown; choose one of {', '.join([*MODELS, *ESTIMATORS])}")
+    other = f"model={name!r} is no torch network; train it by fit"
+    need(name not in ESTIMATORS, f"{other}, or choose one of {', '.join(MODELS)}", 'model')
+    choices = ', '.join([*MODELS, *ESTIMATORS])
+    need(name in MODELS, f"model={name!r} is unknown; choose one of {choices}", 'model')
     return MODELS[name](shape, n_classes, members)
+
+# %% ../../nbs/models/04_nets.ipynb #693204de
+def _cut(l, m, i): # a layer of m members, changed in place; which one stays
+    "Tensors of the layer itself, and what it knows of its size."
+    for k,v in l._parameters.items():
+        if v is not None: l._parameters[k] = nn.Parameter(v.detach().chunk(m)[i].clone())
+    for k,v in l._buffers.items():
+        if v is not None and v.dim(): l._buffers[k] = v.chunk(m)[i].clone()
+    if isinstance(l, nn.Conv2d):
+        l.groups, l.in_channels, l.out_channels = 1, l.in_channels//m, l.out_channels//m
+    if isinstance(l, nn.modules.batchnorm._BatchNorm): l.num_features //= m
+    if hasattr(l, 'members'): l.members = 1
 
 # %% ../../nbs/models/04_nets.ipynb #fdf3e8b8
 def member(
@@ -240,64 +277,22 @@ def member(
 ): # a `Net` of one member, its weights a copy; `net` itself if it has only one
     "Take one member out of a group: every tensor that carries the members' axis is cut along it."
     if net.members == 1: return net
-    one, m = copy.deepcopy(net), net.members
-    for l in one.modules():
-        for k,v in l._parameters.items():
-            if v is not None: l._parameters[k] = nn.Parameter(v.detach().chunk(m)[i].clone())
-        for k,v in l._buffers.items():
-            if v is not None and v.dim(): l._buffers[k] = v.chunk(m)[i].clone()
-        if isinstance(l, nn.Conv2d): l.groups, l.in_channels, l.out_channels = 1, l.in_channels//m, l.out_channels//m
-        if isinstance(l, nn.modules.batchnorm._BatchNorm): l.num_features //= m
-        if hasattr(l, 'members'): l.members = 1
+    one = copy.deepcopy(net)
+    for l in one.modules(): _cut(l, net.members, i)
     return one
 
 class Member(nn.Module):
-    "One member of a `Net` as a plain module: (b,c,h,w) float images to (b,classes) logits; `ValueError` for an estimator."
+    """One member of a `Net` as a plain module: (b,c,h,w) float images to (b,classes) logits.
+
+    `ValueError` for an estimator."""
     def __init__(self, net, i=0): # a `Net`; which member
         super().__init__()
-        if not isinstance(net, nn.Module): raise ValueError(f"model={net.name!r} is no torch network, so a strategy that looks inside the model cannot use it; choose one of {', '.join(MODELS)}")
+        if not isinstance(net, nn.Module):
+            other = f"model={net.name!r} is no torch network"
+            why = "so a strategy that looks inside the model cannot use it"
+            raise BadArgument(f"{other}, {why}; choose one of {', '.join(MODELS)}", 'model')
         self.net = member(net, i)
         self.train(net.training)
     def body(self, x): return self.net.body(x[None])[0] # (b,d) embeddings
     def head(self, h): return self.net.head(h[None])[0] # (b,classes) logits
     def forward(self, x): return self.head(self.body(x))
-
-# %% ../../nbs/models/04_nets.ipynb #5f1f550d
-class Normalise(nn.Module):
-    "(m,b,c,h,w) images in [0,1], each channel less its mean and divided by its standard deviation."
-    def __init__(self, members, mean, sd): # c numbers each, or one for all channels; the same for all members
-        super().__init__()
-        for name,v in dict(mean=mean, sd=sd).items(): self.register_buffer(name, torch.tensor(v).repeat(members, 1))
-    def forward(self, x): return (x - self.mean[:,None,:,None,None])/self.sd[:,None,:,None,None]
-
-# %% ../../nbs/models/04_nets.ipynb #68c457b7
-def check_channels(mean, sd): # of each channel; both empty: images stay as they are
-    "`ValueError` unless there is one positive standard deviation for each mean."
-    if len(mean) != len(sd): raise ValueError(f"mean={mean} and sd={sd} are not of the same channels; give one number of each for every channel")
-    if not all(s > 0 for s in sd): raise ValueError(f"sd={sd} holds a number that is not above 0; give the standard deviation of each channel, of pixels from 0 to 1")
-
-def normalised(
-    net, # a `Net`, changed in place
-    channels, # of an image
-    mean, sd, # of each channel, or one number for all; empty: images stay as they are
-): # `net`
-    "Put `Normalise` in front of a network; `ValueError` for another number of channels."
-    if not len(mean): return net
-    if len(mean) not in (1, channels): raise ValueError(f"mean={tuple(mean)} is of {len(mean)} channels, the images have {channels}; give one number for all, or one for each as channel_stats computes them")
-    net.body.insert(0, Normalise(net.members, tuple(mean), tuple(sd)))
-    return net
-
-# %% ../../nbs/models/04_nets.ipynb #f8f7e336
-def channel_stats(
-    x, # (n,c,h,w) uint8
-    step=1024, # rows at a time
-): # c means, c standard deviations, of x/255
-    "What a recipe's `mean` and `sd` are for a data set, from exact sums."
-    total = square = 0
-    for rows in x.split(step):
-        total = total + rows.long().sum((0, 2, 3))
-        square = square + rows.long().square().sum((0, 2, 3))
-    n = x.numel()//x.shape[1]
-    mean = total.double()/n
-    sd = (square.double()/n - mean**2).sqrt()
-    return tuple((mean/255).tolist()), tuple((sd/255).tolist())

@@ -11,6 +11,7 @@ __all__ = ['chunk_rows', 'forward_pass', 'as_logits', 'check_gradients', 'logits
 import re
 import numpy as np, torch
 from torch import nn
+from ..checks import need
 from .contexts import as_caller, plain_torch
 from .memory import by_parts, is_gpu_fault, row_bytes, rows_that_fit
 from .nets import member
@@ -23,7 +24,9 @@ def chunk_rows(
     shape, # (c,h,w) of an image
     copies=1, # of each row that go through at once
 ): # rows of a chunk, for each member
-    "Rows to push through at once: few on a CPU, where caches matter, thousands on a GPU, and never more than memory allows."
+    """Rows to push through at once: few on a CPU, where caches matter, thousands on a GPU.
+
+    Never more than memory allows."""
     most = 256 if next(net.parameters()).device.type == 'cpu' else 8192
     size = row_bytes(net, (net.members, 1, *shape)) or 0
     return rows_that_fit(max(1, most//(copies*net.members)), copies*size)
@@ -36,7 +39,9 @@ def forward_pass(
     x, # (n,c,h,w) uint8 images
     ids, # (m,u) rows, for each member its own
 ): # dict: logits (m,u,classes), embeds (m,u,d), float32 numpy
-    "Logits and embeddings (the input of the last layer, dropout off; of an estimator what its page says) of the rows `ids`."
+    """Logits and embeddings of the rows `ids`.
+
+    The embedding is the input of the last layer, dropout off; of an estimator what its page says."""
     if not isinstance(net, nn.Module): return net.rows(x, ids)
     ids = torch.as_tensor(ids, device=x.device)
     def part(a, b):
@@ -50,32 +55,45 @@ def as_logits(
     z, # what a model gives: a tensor, an object with `.logits`, or a dict with 'logits'
 ): # the tensor, half precision as float32
     "The logits in a model's answer; `ValueError` naming what it is, where it holds none."
+    given = z
+    if isinstance(given, dict): z = given.get('logits')
+    elif not isinstance(given, torch.Tensor): z = getattr(given, 'logits', None)
     if not isinstance(z, torch.Tensor):
-        kind, names = type(z).__name__, f" with {', '.join(map(repr, z))}" if isinstance(z, dict) else ''
-        z = z.get('logits') if isinstance(z, dict) else getattr(z, 'logits', None)
-        if not isinstance(z, torch.Tensor): raise ValueError(f"the model gives a {kind}{names}; pass one that gives logits as a tensor, as .logits or as ['logits']: wrap it in a module whose forward takes them out")
+        names = f" with {', '.join(map(repr, given))}" if isinstance(given, dict) else ''
+        wanted = "pass one that gives logits as a tensor, as .logits or as ['logits']"
+        remedy = "wrap it in a module whose forward takes them out"
+        raise ValueError(f"the model gives a {type(given).__name__}{names}; {wanted}: {remedy}")
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 def check_gradients(
     model, # anything; a module is looked into
 ):
     "`ValueError` for a model made in inference mode, whose weights let no gradient pass."
-    for n,w in (*model.named_parameters(), *model.named_buffers()) if isinstance(model, nn.Module) else ():
-        if w.is_inference(): raise ValueError(f"the model's {n!r} was made under torch.inference_mode(), so no gradient passes it; make the model outside, or pass copy.deepcopy(model) made outside")
+    if not isinstance(model, nn.Module): return
+    remedy = "make the model outside, or pass copy.deepcopy(model) made outside"
+    for n,w in (*model.named_parameters(), *model.named_buffers()):
+        fault = f"the model's {n!r} was made under torch.inference_mode(), so no gradient passes it"
+        need(not w.is_inference(), f"{fault}; {remedy}", 'model')
 
 # %% ../../nbs/models/16_outputs.ipynb #f894c738
 def logits_of(
     model, # a torch module, or any function of a tensor
     x, # (b,...) float rows
 ): # (b,classes)
-    "What the model says of rows, whatever it is; `ValueError` for rows that it does not take and for answers that are no logits of two classes or more."
+    """What the model says of rows, whatever it is.
+
+    `ValueError` for rows that it does not take, and for answers that are no logits of two classes."""
     try:
         with as_caller(): z = model(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as e:
         if is_gpu_fault(e): raise
-        raise ValueError(f"the model does not take x of shape {tuple(x.shape)} ({str(e).partition(chr(10))[0]}); pass rows such as it was trained on") from e
+        why = str(e).partition('\n')[0]
+        refused = f"the model does not take x of shape {tuple(x.shape)} ({why})"
+        raise ValueError(f"{refused}; pass rows such as it was trained on") from e
     z = as_logits(z)
-    if z.ndim != 2 or len(z) != len(x) or z.shape[1] < 2: raise ValueError(f"the model gives shape {tuple(z.shape)} for {len(x)} rows; pass one that gives logits (rows, classes), two classes or more")
+    given = f"the model gives shape {tuple(z.shape)} for {len(x)} rows"
+    fits = z.ndim == 2 and len(z) == len(x) and z.shape[1] > 1
+    need(fits, f"{given}; pass one that gives logits (rows, classes), two classes or more", 'model')
     return z
 
 # %% ../../nbs/models/16_outputs.ipynb #6b1c2bf0
@@ -89,8 +107,10 @@ def draw_masks(
 ): # for each layer (t,m,...): 0 or 1/(1-p)
     "Dropout masks shared by all rows, each member's from its own generator."
     ps = [l.p for l in net.body if isinstance(l, nn.Dropout)]
-    draw = lambda g,s,p: (torch.rand(t, *s[1:], generator=g) >= p).float()/(1 - p)
-    return [torch.stack([draw(g, s, p) for g in generators], 1) for s,p in zip(shapes, ps)]
+    def draw(shape, p): # (t,m,...)
+        kept = [torch.rand(t, *shape[1:], generator=g) >= p for g in generators]
+        return torch.stack([k.float()/(1 - p) for k in kept], 1)
+    return [draw(s, p) for s,p in zip(shapes, ps)]
 
 # %% ../../nbs/models/16_outputs.ipynb #c9bb36e1
 def tail_shapes(
@@ -101,7 +121,9 @@ def tail_shapes(
     "What one row of each member looks like at the dropout layers."
     shapes, m = [], net.members
     for l in net.body[i:]:
-        if isinstance(l, nn.Dropout): shapes.append((m, *h.shape[2:]) if h.shape[0] == m and h.dim() == 3 else (m, h.shape[1]//m, *h.shape[2:]))
+        vectors = h.shape[0] == m and h.dim() == 3
+        one = h.shape[2:] if vectors else (h.shape[1]//m, *h.shape[2:])
+        if isinstance(l, nn.Dropout): shapes.append((m, *one))
         h = l(h)
     return shapes
 
@@ -119,7 +141,8 @@ def tail(
 ): # (m,b,classes) logits
     "The body from `i` on, and the head, with the masks of sample `j` in place of dropout."
     masks = iter(masks)
-    for l in net.body[i:]: h = apply_mask(h, next(masks)[j]) if isinstance(l, nn.Dropout) else l(h)
+    for l in net.body[i:]:
+        h = apply_mask(h, next(masks)[j]) if isinstance(l, nn.Dropout) else l(h)
     return net.head(h)
 
 # %% ../../nbs/models/16_outputs.ipynb #1a4beb04
@@ -141,8 +164,12 @@ def mc_pass(
 ): # (m,u,t,classes) float32 probabilities
     "Class probabilities under `t` dropout masks shared by all rows; `NoDropout` if the network has none."
     i = net.first_dropout
-    if not isinstance(net, nn.Module): raise NoDropout(f"model={net.name!r} gives no Monte Carlo samples; choose a torch network with dropout or a strategy that needs none")
-    if i is None: raise NoDropout("the network has no dropout layer, so it has no Monte Carlo samples; choose a model with dropout or a strategy that needs none")
+    if not isinstance(net, nn.Module):
+        remedy = "choose a torch network with dropout or a strategy that needs none"
+        raise NoDropout(f"model={net.name!r} gives no Monte Carlo samples; {remedy}")
+    if i is None:
+        none = "the network has no dropout layer, so it has no Monte Carlo samples"
+        raise NoDropout(f"{none}; choose a model with dropout or a strategy that needs none")
     ids, body = torch.as_tensor(ids, device=x.device), net.body[:i]
     shapes = tail_shapes(net, i, body(images(x[ids[:,:1]])))
     masks = [z.to(x.device) for z in draw_masks(net, shapes, t, generators)]
@@ -153,8 +180,8 @@ def mc_pass(
         if folded: z = torch.baddbmm(bias[:,None], h, w.transpose(1, 2)).unflatten(2, (t, -1))
         else: z = torch.stack([tail(net, i, h, masks, j) for j in range(t)], 2)
         out[:,a:b] = z.softmax(-1).float().cpu().numpy()
-    size = rows_that_fit(chunk_rows(net, x.shape[1:]), 4*3*net.members*t*net.n_classes) # the samples, twice, and their softmax
-    by_parts(part, ids.shape[1], size)
+    row = 4*3*net.members*t*net.n_classes # the samples, twice, and their softmax
+    by_parts(part, ids.shape[1], rows_that_fit(chunk_rows(net, x.shape[1:]), row))
     return out
 
 # %% ../../nbs/models/16_outputs.ipynb #cfcb8832
@@ -192,14 +219,18 @@ class Members:
 # %% ../../nbs/models/16_outputs.ipynb #b5a2ec62
 class Group(Members):
     "The lazily computed outputs of the members of a fit, each on its own ids."
-    most = 2**30 # bytes of Monte Carlo samples; where those of all members take more, they are drawn member by member, and of one alone, the rows asked for
+    # bytes of Monte Carlo samples; where those of all members take more, they are drawn
+    # member by member, and of one alone, the rows asked for
+    most = 2**30
     def __init__(self,
         fitted, # a `Fitted` of m members
         x, # (n,c,h,w) uint8 images on its device
         ids, mc_samples=20, # for each member its u rows; t
     ):
-        self.fitted, self.x, self.ids, self.mc_samples, self.cache = fitted, x, [np.asarray(i) for i in ids], mc_samples, {}
-        if len({len(i) for i in self.ids}) > 1: raise ValueError(f"members with {sorted({len(i) for i in self.ids})} ids in one group; group members of one size")
+        self.fitted, self.x, self.mc_samples = fitted, x, mc_samples
+        self.ids, self.cache = [np.asarray(i) for i in ids], {}
+        sizes = sorted({len(i) for i in self.ids})
+        need(len(sizes) < 2, f"members with {sizes} ids in one group; group members of one size")
 
     def get(self, name): # (m,u,...) float32 numpy
         "Output `name` of all members, computed unless that is done; `ValueError` for an unknown name or NaN."
@@ -212,8 +243,11 @@ class Group(Members):
         if name in ('logits', 'embeds'): new = forward_pass(f.net, self.x, ids)
         elif name == 'probs': new = dict(probs=torch.as_tensor(self.get('logits')).softmax(-1).numpy())
         elif isinstance(name, tuple): new = {name: self._of_member(*name)}
-        elif t := n_samples(name, self.mc_samples): new = {name: mc_pass(f.net, self.x, ids, t, [torch_rng(s, 'mc', f.round) for s in f.seeds])}
-        else: raise ValueError(f"output {name!r} is unknown; choose one of probs, logits, embeds, mc, or mc:100 for 100 samples")
+        elif t := n_samples(name, self.mc_samples):
+            new = {name: mc_pass(f.net, self.x, ids, t, [torch_rng(s, 'mc', f.round) for s in f.seeds])}
+        else:
+            choices = "probs, logits, embeds, mc, or mc:100 for 100 samples"
+            raise ValueError(f"output {name!r} is unknown; choose one of {choices}")
         self.cache.update({k: self._sound(k, v) for k,v in new.items()})
 
 # %% ../../nbs/models/16_outputs.ipynb #97960008
@@ -225,8 +259,10 @@ class Outputs:
         self._order = np.argsort(self.ids, kind='stable')
     def rows(self, name, ids): # (k,...) in the order of `ids`
         "The rows `ids` of output `name`; `ValueError` for an id that is not covered."
-        at = self._order[np.minimum(np.searchsorted(self.ids, ids, sorter=self._order), len(self.ids) - 1)]
-        if (miss := np.asarray(ids)[self.ids[at] != ids]).size: raise ValueError(f"id {miss[0]} is not among the {len(self.ids)} rows of these outputs")
+        place = np.searchsorted(self.ids, ids, sorter=self._order)
+        at = self._order[np.minimum(place, len(self.ids) - 1)]
+        if (miss := np.asarray(ids)[self.ids[at] != ids]).size:
+            raise ValueError(f"id {miss[0]} is not among the {len(self.ids)} rows of these outputs")
         return self.group.of(name, self.member, at)
 
 # %% ../../nbs/models/16_outputs.ipynb #e5633457
@@ -249,10 +285,12 @@ def evaluate(
 ): # for each member: test_accuracy, confusion (true, predicted), test_log_loss in nats
     "Accuracy, confusion counts and mean log-loss of each member on labelled images."
     m = len(fitted.seeds)
-    z = torch.as_tensor(forward_pass(fitted.net, x, np.arange(len(x))[None].repeat(m, 0))['logits'])
+    ids = np.arange(len(x))[None].repeat(m, 0)
+    z = torch.as_tensor(forward_pass(fitted.net, x, ids)['logits'])
     y, c = y.cpu(), z.shape[-1]
     loss = -z.double().log_softmax(-1)[:, torch.arange(len(y)), y].mean(1)
     def one(pred, l):
         confusion = torch.bincount(y*c + pred, minlength=c*c).view(c, c)
-        return dict(test_accuracy=confusion.diag().sum().item()/len(y), confusion=confusion.tolist(), test_log_loss=l.item())
+        accuracy = confusion.diag().sum().item()/len(y)
+        return dict(test_accuracy=accuracy, confusion=confusion.tolist(), test_log_loss=l.item())
     return [one(p, l) for p,l in zip(z.argmax(-1), loss)]

@@ -11,22 +11,30 @@ import math
 from dataclasses import dataclass, fields
 import numpy as np
 import torch
+from ..checks import need
 from .augment import check_augment
-from .nets import check_channels, estimator, ESTIMATORS, INITS
+from .channels import check_channels
+from .nets import estimator, ESTIMATORS, INITS
 
 # %% ../../nbs/models/08_recipe.ipynb #71642a74
-STREAMS = dict(pool=1, initial=2, weights=3, shuffle=4, dropout=5, holdout=6, mc=7, select=8, validation=10, augment=11, ties=12, order=13) # 9 belongs to pretext tasks
+STREAMS = dict( # 9 belongs to pretext tasks
+    pool=1, initial=2, weights=3, shuffle=4, dropout=5, holdout=6, mc=7, select=8,
+    validation=10, augment=11, ties=12, order=13)
 
 def stream_key(
     seed, # of the run: an integer, or a list of them for a group
     stream, # one of `STREAMS`
     round=0, # of the run
 ): # an integer below 2^63 that seeds any generator
-    "The key of one purpose in one round of one seed; `ValueError` for an unknown stream or a negative seed."
-    if stream not in STREAMS: raise ValueError(f"stream={stream!r} is unknown; choose one of {', '.join(STREAMS)}")
+    """The key of one purpose in one round of one seed.
+
+    `ValueError` for an unknown stream or a negative seed."""
+    unknown = f"stream={stream!r} is unknown"
+    need(stream in STREAMS, f"{unknown}; choose one of {', '.join(STREAMS)}", 'stream')
     seeds = [seed] if np.isscalar(seed) else list(seed)
-    if min(seeds) < 0: raise ValueError(f"seed={min(seeds)} is negative; seeds are 0, 1, 2, ...")
-    return int(np.random.SeedSequence([*seeds, STREAMS[stream], round]).generate_state(1, np.uint64)[0] >> 1)
+    need(min(seeds) >= 0, f"seed={min(seeds)} is negative; seeds are 0, 1, 2, ...", 'seed')
+    state = np.random.SeedSequence([*seeds, STREAMS[stream], round])
+    return int(state.generate_state(1, np.uint64)[0] >> 1)
 
 # %% ../../nbs/models/08_recipe.ipynb #e8de852c
 def np_rng(
@@ -42,22 +50,25 @@ def torch_rng(
     return torch.Generator().manual_seed(stream_key(seed, stream, round))
 
 # %% ../../nbs/models/08_recipe.ipynb #eaab16b8
-RECIPE_LATER = ('optimizer', 'warm', 'weights', 'frozen', 'pixels', 'momentum', 'milestones', 'augment', # left out of a recipe's JSON where they have their default
-         'weight_decay', 'fresh_optimizer', 'init', 'mean', 'sd')
+RECIPE_LATER = ( # left out of a recipe's JSON where they have their default
+    'optimizer', 'warm', 'weights', 'frozen', 'pixels', 'momentum', 'milestones', 'augment',
+    'weight_decay', 'fresh_optimizer', 'init', 'mean', 'sd')
 
 @dataclass(frozen=True)
 class Recipe:
-    "How a labelled set becomes a model; every field is part of a run's identity. `ValueError` where fields contradict."
+    """How a labelled set becomes a model; every field is part of a run's identity.
+
+    `ValueError` where fields contradict."""
     model:str = 'lenet' # a name in `MODELS` or `ESTIMATORS`
     epochs:int = 150 # passes over the training part
     min_steps:int = 0 # train longer than `epochs` until this many steps are done
     steps:int = None # exactly so many steps, `epochs` ignored
     batch:int = 32
     lr:float = 1e-3 # of the optimiser
-    l2:float = 0. # penalty l2*|W|^2 on the kernels of all layers but the head, in the loss as Keras has it
+    l2:float = 0. # penalty l2*|W|^2 on the kernels of all layers but the head, as in Keras
     holdout:float = .2 # share of the labelled set kept for validation
-    checkpoint:str = 'best-later' # weights returned: 'best-later', 'best-first' validation accuracy, or 'last'
-    checkpoint_after:int = 0 # epochs up to this one are never chosen, unless training ends with or before it
+    checkpoint:str = 'best-later' # weights returned: 'best-later', 'best-first' by validation, or 'last'
+    checkpoint_after:int = 0 # epochs up to this one are never chosen, unless training ends by then
     patience:int = None # stop so many epochs after the one that the checkpoint rule would choose
     optimizer:str = 'adam' # 'adam', 'sgd', or 'rmsprop' as Keras has it
     warm:bool = False # a round goes on from the weights and the optimiser of the one before
@@ -70,58 +81,99 @@ class Recipe:
     weight_decay:float = 0. # of all parameters, in the optimiser
     fresh_optimizer:bool = False # a warm round goes on from the weights alone
     init:str = 'glorot' # first weights, one of `INITS`
-    mean:tuple = () # of each channel of x/255; with `sd`, what the network subtracts and divides by
+    mean:tuple = () # of each channel of x/255: with `sd`, what the network subtracts and divides by
     sd:tuple = ()
 
     def json(self): # dict
         "The recipe as plain JSON, without later fields that have their default."
+        told = lambda f: f.name not in RECIPE_LATER or getattr(self, f.name) != f.default
         plain = lambda v: list(v) if isinstance(v, tuple) else v
-        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in RECIPE_LATER or getattr(self, f.name) != f.default}
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if told(f)}
 
     def __post_init__(self):
-        for name in ('milestones', 'augment', 'mean', 'sd'): object.__setattr__(self, name, tuple(getattr(self, name)))
-        check_rules(self); check_augment(self.augment); check_settings(self)
+        for name in ('milestones', 'augment', 'mean', 'sd'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_rules(self)
+        check_augment(self.augment)
+        check_settings(self)
+
+# %% ../../nbs/models/08_recipe.ipynb #ec06385f
+def _check_validation(r): # a `Recipe`
+    "What is held out, and what it decides."
+    rules, last = ('best-later', 'best-first', 'last'), r.checkpoint == 'last'
+    checkpoint = f"checkpoint={r.checkpoint!r}"
+    unknown = f"{checkpoint} is unknown; choose one of {', '.join(rules)}"
+    need(r.checkpoint in rules, unknown, 'checkpoint')
+    share = f"holdout={r.holdout} is not a share; choose 0 <= holdout < 1"
+    need(0 <= r.holdout < 1, share, 'holdout')
+    blind = f"{checkpoint} needs validation data; set holdout > 0 or checkpoint='last'"
+    need(last or r.holdout, blind, 'checkpoint')
+    ignored = "which checkpoint='last' ignores; choose another checkpoint"
+    unused = f"patience={r.patience} stops by validation accuracy, {ignored}"
+    need(not (r.patience and last), unused, 'patience')
+
+def _check_length(r): # a `Recipe`
+    "How long it trains."
+    none = f"steps={r.steps} trains nothing; choose at least 1, or None to train by epochs"
+    need(r.steps is None or r.steps >= 1, none, 'steps')
+    for name in ('batch', 'epochs'):
+        v = getattr(r, name)
+        need(v >= 1, f"{name}={v} is too small; choose at least 1", name)
+
+def _check_optimizer(r): # a `Recipe`
+    "How it steps, and how a round goes on."
+    ended = "warm=True goes on from where the round before has ended"
+    earlier = f"checkpoint={r.checkpoint!r} returns earlier weights; set checkpoint='last'"
+    need(not r.warm or r.checkpoint == 'last', f"{ended}, but {earlier}", 'warm')
+    given = f"momentum={r.momentum} with optimizer={r.optimizer!r}"
+    fits = 0 <= r.momentum < 1 and (not r.momentum or r.optimizer == 'sgd')
+    need(fits, f"{given}; choose 0 <= momentum < 1, and optimizer='sgd'", 'momentum')
+    decay = f"weight_decay={r.weight_decay} does not do; choose a number of 0 or more"
+    need(0 <= r.weight_decay < math.inf, decay, 'weight_decay')
+    goes_on = "fresh_optimizer=True says how a warm round goes on"
+    cold = "warm=False starts every round afresh; leave one of them out"
+    need(r.warm or not r.fresh_optimizer, f"{goes_on}, but {cold}", 'fresh_optimizer')
 
 # %% ../../nbs/models/08_recipe.ipynb #b0d14a4f
 def check_rules(
     recipe, # a `Recipe`
 ):
     "`ValueError` for fields that are out of range or contradict each other."
-    rules = ('best-later', 'best-first', 'last')
-    if recipe.checkpoint not in rules: raise ValueError(f"checkpoint={recipe.checkpoint!r} is unknown; choose one of {', '.join(rules)}")
-    if not 0 <= recipe.holdout < 1: raise ValueError(f"holdout={recipe.holdout} is not a share; choose 0 <= holdout < 1")
-    if recipe.checkpoint != 'last' and recipe.holdout == 0: raise ValueError(f"checkpoint={recipe.checkpoint!r} needs validation data; set holdout > 0 or checkpoint='last'")
-    if recipe.patience and recipe.checkpoint == 'last': raise ValueError(f"patience={recipe.patience} stops by validation accuracy, which checkpoint='last' ignores; choose another checkpoint")
-    if recipe.patience and recipe.holdout == 0: raise ValueError(f"patience={recipe.patience} needs validation data; set holdout > 0")
-    if recipe.steps is not None and recipe.steps < 1: raise ValueError(f"steps={recipe.steps} trains nothing; choose at least 1, or None to train by epochs")
-    for name in ('batch', 'epochs'):
-        if getattr(recipe, name) < 1: raise ValueError(f"{name}={getattr(recipe, name)} is too small; choose at least 1")
-    if recipe.warm and recipe.checkpoint != 'last': raise ValueError(f"warm=True goes on from where the round before has ended, but checkpoint={recipe.checkpoint!r} returns earlier weights; set checkpoint='last'")
-    if not 0 <= recipe.momentum < 1 or recipe.momentum and recipe.optimizer != 'sgd': raise ValueError(f"momentum={recipe.momentum} with optimizer={recipe.optimizer!r}; choose 0 <= momentum < 1, and optimizer='sgd'")
-    if not 0 <= recipe.weight_decay < float('inf'): raise ValueError(f"weight_decay={recipe.weight_decay} does not do; choose a number of 0 or more")
-    if recipe.fresh_optimizer and not recipe.warm: raise ValueError("fresh_optimizer=True says how a warm round goes on, but warm=False starts every round afresh; leave one of them out")
-    if recipe.init not in INITS: raise ValueError(f"init={recipe.init!r} is unknown; choose one of {', '.join(INITS)}")
+    _check_validation(recipe)
+    _check_length(recipe)
+    _check_optimizer(recipe)
+    unknown = f"init={recipe.init!r} is unknown; choose one of {', '.join(INITS)}"
+    need(recipe.init in INITS, unknown, 'init')
     check_channels(recipe.mean, recipe.sd)
-    if any(a >= b for a,b in zip((0, *recipe.milestones), recipe.milestones)): raise ValueError(f"milestones={recipe.milestones} do not rise; give epochs such as (30, 60, 90)")
+    ends = recipe.milestones
+    rises = all(a < b for a,b in zip((0, *ends), ends))
+    need(rises, f"milestones={ends} do not rise; give epochs such as (30, 60, 90)", 'milestones')
 
 # %% ../../nbs/models/08_recipe.ipynb #0ce7d593
 OPTIMIZERS = dict(
     adam=lambda groups, lr: torch.optim.Adam(groups, lr=lr, fused=True),
     sgd=lambda groups, lr, momentum=0.: torch.optim.SGD(groups, lr=lr, momentum=momentum),
-    rmsprop=lambda groups, lr: torch.optim.RMSprop(groups, lr=lr, alpha=.9, eps=1e-7)) # Keras's decay; torch's own is .99
-TAKES = dict(l2=None, optimizer=tuple(OPTIMIZERS), warm=(False, True), momentum=None, milestones=None, augment=None,
-             weight_decay=None, fresh_optimizer=(False, True), init=INITS, mean=None, sd=None) # settings that a torch network knows -> values, None: any
+    # Keras's decay; torch's own is .99
+    rmsprop=lambda groups, lr: torch.optim.RMSprop(groups, lr=lr, alpha=.9, eps=1e-7))
+
+TAKES = dict( # settings that a torch network knows -> values, None: any
+    l2=None, optimizer=tuple(OPTIMIZERS), warm=(False, True), momentum=None, milestones=None,
+    augment=None, weight_decay=None, fresh_optimizer=(False, True), init=INITS, mean=None, sd=None)
 
 def check_settings(
     recipe, # a `Recipe`
 ):
     "`ValueError` for a setting that the recipe's model does not know."
+    model = f"model={recipe.model!r}"
     takes = estimator(recipe.model).takes if recipe.model in ESTIMATORS else TAKES
     for f in fields(recipe):
         v, values = getattr(recipe, f.name), takes.get(f.name)
         if f.name not in ('l2', *RECIPE_LATER) or v == f.default: continue
-        if f.name not in takes: raise ValueError(f"{f.name}={v!r} is nothing that model={recipe.model!r} knows; leave it at {f.default!r}, or choose another model")
-        if values and v not in values: raise ValueError(f"{f.name}={v!r} does not go with model={recipe.model!r}; choose one of {', '.join(map(str, values))}")
+        remedy = f"leave it at {f.default!r}, or choose another model"
+        need(f.name in takes, f"{f.name}={v!r} is nothing that {model} knows; {remedy}", f.name)
+        if not values: continue
+        remedy = f"choose one of {', '.join(map(str, values))}"
+        need(v in values, f"{f.name}={v!r} does not go with {model}; {remedy}", f.name)
 
 # %% ../../nbs/models/08_recipe.ipynb #1a57f0a2
 LAST = dict(holdout=0., checkpoint='last', checkpoint_after=0) # nothing held out
@@ -137,7 +189,9 @@ def split(
     recipe, # its `holdout` is used
     seed, round, # whose holdout stream is used
 ): # training ids, validation ids
-    "First `holdout` share of a fresh permutation for validation, the rest for training (DAL's reference code)."
+    """First `holdout` share of a fresh permutation for validation, the rest for training.
+
+    As in DAL's reference code."""
     ids = np_rng(seed, 'holdout', round).permutation(ids)
     n_val = int(recipe.holdout*len(ids))
     return ids[n_val:], ids[:n_val]

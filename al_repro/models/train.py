@@ -11,12 +11,13 @@ import copy, ctypes, sys
 import torch
 import torch.nn.functional as F
 from torch import nn
+from ..checks import need
 from .augment import view
 from .contexts import plain_torch, seed_torch
 from .loop import Fitted, parts_of, run_training
 from .memory import by_parts, row_bytes, rows_that_fit
-from .nets import (
-    BatchNorm, build_model, estimator, ESTIMATORS, init_weights, Linear, normalised)
+from .nets import BatchNorm, build_model, estimator, ESTIMATORS, init_weights, Linear
+from .channels import normalised
 from .recipe import OPTIMIZERS, stream_key, torch_rng
 
 # %% ../../nbs/models/10_train.ipynb #e9161f2c
@@ -33,9 +34,11 @@ def parameter_groups(
     weight_decay=0., # of all parameters
 ): # one or two dicts for the optimiser
     "Kernels that carry the L2 penalty, and all other parameters; the gradient of l2*w^2 is 2*l2*w."
-    hit = {id(l.weight) for l in net.body.modules() if isinstance(l, (nn.Conv2d, Linear))} if l2 else set()
-    return [g for g in (dict(params=[p for p in net.parameters() if id(p) in hit], weight_decay=2*l2 + weight_decay),
-                        dict(params=[p for p in net.parameters() if id(p) not in hit], weight_decay=weight_decay)) if g['params']]
+    kernels = [l.weight for l in net.body.modules() if isinstance(l, (nn.Conv2d, Linear))]
+    hit = {id(w) for w in kernels} if l2 else set()
+    groups = {True: 2*l2 + weight_decay, False: weight_decay}
+    params = {k: [p for p in net.parameters() if (id(p) in hit) == k] for k in groups}
+    return [dict(params=params[k], weight_decay=decay) for k,decay in groups.items() if params[k]]
 
 # %% ../../nbs/models/10_train.ipynb #8018e52c
 def optimizer_of(
@@ -44,7 +47,8 @@ def optimizer_of(
 ): # a fresh optimiser of its parameters
     "The optimiser with which a training begins."
     own = dict(momentum=recipe.momentum) if recipe.momentum else {}
-    return OPTIMIZERS[recipe.optimizer](parameter_groups(net, recipe.l2, recipe.weight_decay), recipe.lr, **own)
+    groups = parameter_groups(net, recipe.l2, recipe.weight_decay)
+    return OPTIMIZERS[recipe.optimizer](groups, recipe.lr, **own)
 
 def start(
     recipe, # what `optimizer_of` uses, and its `model`, `init`, `mean`, `sd`
@@ -65,10 +69,15 @@ def batches_of(
     order, # (m,k) rows, in the order of training
     batch, # rows of a step
 ): # list of (m,b) rows; the last may have fewer
-    "The steps of an epoch. Where a network normalises vectors over the batch, a last row alone joins the step before; `ValueError` if there is none."
+    """The steps of an epoch.
+
+    Where a network normalises vectors over the batch, a last row alone joins the step before;
+    `ValueError` if there is none."""
     parts = [*order.split(batch, dim=1)]
-    if parts[-1].shape[1] > 1 or not any(isinstance(l, BatchNorm) for l in net.modules()): return parts
-    if len(parts) == 1: raise ValueError("a step with 1 row cannot train a network that normalises over the batch; train on 2 rows or more, or choose another model")
+    if parts[-1].shape[1] > 1: return parts
+    if not any(isinstance(l, BatchNorm) for l in net.modules()): return parts
+    alone = "a step with 1 row cannot train a network that normalises over the batch"
+    need(len(parts) > 1, f"{alone}; train on 2 rows or more, or choose another model")
     return [*parts[:-2], torch.cat(parts[-2:], 1)]
 
 def run_epoch(
@@ -80,8 +89,11 @@ def run_epoch(
 ): # the last step's loss: cross-entropy in nats, mean over rows, summed over members
     "One pass over the rows in the order given."
     for i in batches_of(net, order, batch):
-        loss = F.cross_entropy(net(see(x[i])).flatten(0, 1), y[i].flatten(), reduction='sum')/i.shape[1]
-        opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
+        logits = net(see(x[i])).flatten(0, 1)
+        loss = F.cross_entropy(logits, y[i].flatten(), reduction='sum')/i.shape[1]
+        opt.zero_grad(set_to_none=True)
+        loss.backward()
+        opt.step()
     return loss
 
 # %% ../../nbs/models/10_train.ipynb #0e96be6a
@@ -94,7 +106,8 @@ def val_hits(
     "Right answers of each member on its validation rows, dropout and batch statistics off."
     net.eval()
     def part(a, b): return (net(images(x[val[:,a:b]])).argmax(2) == y[val[:,a:b]]).sum(1)
-    hits = sum(by_parts(part, val.shape[1], rows_that_fit(512, row_bytes(net, (net.members, 1, *x.shape[1:])))))
+    size = row_bytes(net, (net.members, 1, *x.shape[1:]))
+    hits = sum(by_parts(part, val.shape[1], rows_that_fit(512, size)))
     net.train()
     return hits
 
@@ -104,9 +117,11 @@ def keep(
     net, # a `Net` of m members
     which, # (m,) bool
 ):
-    "Copy weights and batch statistics of the members `which` from `net` into `kept`, the others' stay."
+    "Copy weights and batch statistics of the members `which` into `kept`; the others' stay."
     for k,v in net.state_dict().items():
-        if v.dim(): kept[k][which.repeat_interleave(len(v)//len(which))] = v[which.repeat_interleave(len(v)//len(which))]
+        if not v.dim(): continue
+        rows = which.repeat_interleave(len(v)//len(which))
+        kept[k][rows] = v[rows]
 
 # %% ../../nbs/models/10_train.ipynb #77d5c639
 def set_rate(
@@ -118,24 +133,53 @@ def set_rate(
     for g in opt.param_groups: g['lr'] = recipe.lr*.1**sum(done >= m for m in recipe.milestones)
 
 class NetTraining:
-    "A group of networks in training: fresh, or gone on with from a copy of `previous`, its optimiser included unless the recipe says otherwise."
-    at_once = done = False # whether one epoch is the whole training; whether training has ended by itself
+    """A group of networks in training: fresh, or gone on with from a copy of `previous`.
+
+    The copy includes its optimiser unless the recipe says otherwise."""
+    at_once = done = False # whether one epoch is all of it; whether training has ended by itself
     def __init__(self, recipe, data, seeds, round, previous=None): # as for `fit`
         self.recipe, self.data = recipe, data
-        if previous is None: self.net, self.opt = start(recipe, data.shape, data.n_classes, seeds, round, data.x.device)
-        elif recipe.fresh_optimizer: self.net = copy.deepcopy(previous.net).train(); self.opt = optimizer_of(recipe, self.net)
-        else: self.net, self.opt = copy.deepcopy((previous.net, previous.opt)); self.net.train()
+        self.net, self.opt = self._begin(seeds, round, previous)
         self.kept = {k: v.clone() for k,v in self.net.state_dict().items()}
         self.epochs, self.views = 0, [torch_rng(s, 'augment', round) for s in seeds]
+    def _begin(self, seeds, round, previous): # a `Net` in training mode, its optimiser
+        recipe, data = self.recipe, self.data
+        if previous is None:
+            return start(recipe, data.shape, data.n_classes, seeds, round, data.x.device)
+        if recipe.fresh_optimizer:
+            net = copy.deepcopy(previous.net).train()
+            return net, optimizer_of(recipe, net)
+        net, opt = copy.deepcopy((previous.net, previous.opt))
+        return net.train(), opt
     def see(self, x): # (m,b,c,h,w) uint8 to float32, each member's views from its own generator
-        return torch.stack([view(a, self.recipe.augment, g) for a,g in zip(images(x), self.views)]) if self.recipe.augment else images(x)
+        x, names = images(x), self.recipe.augment
+        return torch.stack([view(a, names, g) for a,g in zip(x, self.views)]) if names else x
     def epoch(self, order): # loss; order (m,k)
         set_rate(self.opt, self.recipe, self.epochs)
         self.epochs += 1
-        return run_epoch(self.net, self.opt, self.data.x, self.data.y, order, self.recipe.batch, self.see).item()
+        x, y = self.data.x, self.data.y
+        return run_epoch(self.net, self.opt, x, y, order, self.recipe.batch, self.see).item()
     def hits(self, val): return val_hits(self.net, self.data.x, self.data.y, val) # (m,); val (m,v)
     def keep(self, which): keep(self.kept, self.net, which) # which (m,)
     def take_kept(self): self.net.load_state_dict(self.kept)
+
+# %% ../../nbs/models/10_train.ipynb #845c05e6
+def _check_rows(recipe, data): # as for `fit`
+    "`ValueError` for documents and a model that takes images."
+    if not hasattr(data.x, 'embeds'): return
+    reads = recipe.model in ESTIMATORS and estimator(recipe.model).documents
+    takes = f"model={recipe.model!r} takes images, and {data.name} has documents"
+    need(reads, f"{takes}; choose sklearn-logistic", 'model')
+
+def _before(recipe, seeds, round, previous): # as for `fit`
+    "What a round goes on from, None for a fresh start; `ValueError` where that does not fit."
+    if not recipe.warm or not round: return None
+    wanted = recipe, seeds, round - 1
+    fits = previous is not None and (previous.recipe, previous.seeds, previous.round) == wanted
+    said = f"what fit gave for round {round - 1} by the same recipe and seeds"
+    missing = f"a warm start of round {round} needs previous=, {said}"
+    need(fits, f"{missing}; pass it, or set warm=False", 'previous')
+    return previous
 
 # %% ../../nbs/models/10_train.ipynb #414c20da
 @plain_torch()
@@ -146,18 +190,16 @@ def fit(
     seeds, # of each member
     round=0, # part of every stream's key
     progress=None, # called with (epoch, epochs) after each epoch
-    previous=None, # what `fit` gave for the round before; needed, and used, only by a warm recipe after round 0
-    begin=None, # a `Fitted` with its optimiser to go on from, of whatever recipe, seeds or round, left as it is
+    previous=None, # what `fit` gave for the round before; for a warm recipe after round 0 alone
+    begin=None, # a `Fitted` with its optimiser to go on from, whatever its recipe; left as it is
 ): # a `Fitted`
-    "Train one member for each seed on its labelled ids, all together; `ValueError` for sets that do not fit, `Diverged` for NaN."
+    """Train one member for each seed on its labelled ids, all together.
+
+    `ValueError` for sets that do not fit, `Diverged` for NaN."""
     seeds = list(seeds)
-    if hasattr(data.x, 'embeds') and not (recipe.model in ESTIMATORS and estimator(recipe.model).documents):
-        raise ValueError(f"model={recipe.model!r} takes images, and {data.name} has documents; choose sklearn-logistic")
+    _check_rows(recipe, data)
     train, val = parts_of(ids, len(data.y), recipe, seeds, round, data.x.device)
-    if begin is not None: previous = begin
-    elif not recipe.warm or not round: previous = None
-    elif previous is None or (previous.recipe, previous.seeds, previous.round) != (recipe, seeds, round - 1):
-        raise ValueError(f"a warm start of round {round} needs previous=, what fit gave for round {round - 1} by the same recipe and seeds; pass it, or set warm=False")
+    previous = _before(recipe, seeds, round, previous) if begin is None else begin
     if recipe.model in ESTIMATORS:
         from al_repro.models.estimators import fit_estimators
         return fit_estimators(recipe, data, train, val, seeds, round, progress, previous)
@@ -165,7 +207,8 @@ def fit(
         seed_torch(stream_key(seeds, 'dropout', round), data.x.device)
         training = NetTraining(recipe, data, seeds, round, previous)
         log = run_training(training, recipe, train, val, seeds, round, progress)
-    return Fitted(training.net.eval(), recipe, seeds, round, log, training.opt if recipe.warm else None)
+    opt = training.opt if recipe.warm else None
+    return Fitted(training.net.eval(), recipe, seeds, round, log, opt)
 
 # %% ../../nbs/models/10_train.ipynb #9310e043
 def keep_memory(): # whether it took effect
@@ -173,4 +216,5 @@ def keep_memory(): # whether it took effect
     if not sys.platform.startswith('linux'): return False
     try: mallopt = ctypes.CDLL(None).mallopt
     except AttributeError: return False
-    return all([mallopt(p, v) for p,v in ((-3, 1<<30), (-1, 1<<30), (-2, 1<<28))]) # mmap threshold, trim threshold, top pad
+    settings = (-3, 1<<30), (-1, 1<<30), (-2, 1<<28) # mmap threshold, trim threshold, top pad
+    return all([mallopt(name, v) for name,v in settings])

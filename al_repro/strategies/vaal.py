@@ -12,12 +12,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..checks import check_number, check_whole
+from ..checks import check_number, check_whole, need
 from ..models.memory import by_parts, held, row_bytes, rows_that_fit
 from ..models.nets import init_weights, Linear, Net
 from ..query.inputs import check_finite_rows
 from ..query.query import check_pixels
-from ..query.strategy import together
+from ..query.strategy import by_size, together, whole_fields, with_options
 from ..select.topk import top_k
 
 # %% ../../nbs/strategies/66_vaal.ipynb #a51306de
@@ -33,7 +33,7 @@ def vae_loss(
     beta=1., # of the divergence
     reduction='elbo', # 'released': mean over pixels and images, plus a divergence summed over the images
 ): # (m,)
-    "The negative evidence lower bound of each member, a mean over images; or the sum that VAAL's released code has in its place."
+    "The negative evidence lower bound of each member, a mean over images; or what VAAL's released code takes."
     error, kl = (x - back).square(), kl_normal(mu, logvar)
     if reduction == 'released': return error.mean((1, 2)) + beta*kl.sum(1)
     return (error.sum(2) + beta*kl).mean(1)
@@ -54,7 +54,7 @@ def pass_loss(
 # %% ../../nbs/strategies/66_vaal.ipynb #c339c5d4
 @dataclass(frozen=True)
 class Vaal:
-    "How VAAL is trained; the numbers are the released code's for CIFAR-10."
+    "How VAAL is trained, the options of `vaal`; the numbers are the released code's for CIFAR-10."
     epochs:int = 100 # passes over as many rows as the pool has, labelled or not
     latent:int = 32 # size of the code
     beta:float = 1. # of the divergence
@@ -63,6 +63,12 @@ class Vaal:
     batch:int = 128 # labelled rows in a step, and as many unlabelled ones
     width:int = 512 # of all hidden layers
     reduction:str = 'elbo' # or 'released'
+    def __post_init__(self):
+        whole_fields(self, 'epochs', 'latent', 'batch', 'width')
+        check_number(dict(beta=self.beta, adversarial=self.adversarial))
+        check_number(dict(lr=self.lr), least=None)
+        known = self.reduction in ('elbo', 'released')
+        need(known, f"reduction={self.reduction!r}; choose 'elbo' or 'released'", 'reduction')
 
 def perceptron(
     d, out, # numbers in and out
@@ -95,7 +101,9 @@ def endless_batches(
     "Each member's rows in random order, again and again; a batch may straddle two passes."
     size, left = min(size, n), torch.empty(len(generators), 0, dtype=torch.long)
     while True:
-        if left.shape[1] < size: left = torch.cat([left, torch.stack([torch.randperm(n, generator=g) for g in generators])], 1)
+        if left.shape[1] < size:
+            more = torch.stack([torch.randperm(n, generator=g) for g in generators])
+            left = torch.cat([left, more], 1)
         yield left[:,:size]
         left = left[:,size:]
 
@@ -112,9 +120,13 @@ def vae_step(
         noise = torch.stack([torch.randn(mu.shape[1:], generator=g) for g in generators]).to(x.device)
         back = nets.decoder(mu + (logvar/2).exp()*noise)
         loss = loss + vae_loss(x, back, mu, logvar, how.beta, how.reduction)
-        odds.append(nets.odds(mu)); seen.append(torch.stack([(x - back).square().mean((1, 2)), kl_normal(mu, logvar).mean(1)]).detach())
+        odds.append(nets.odds(mu))
+        error, kl = (x - back).square().mean((1, 2)), kl_normal(mu, logvar).mean(1)
+        seen.append(torch.stack([error, kl]).detach())
     loss = (loss + how.adversarial*pass_loss(*odds)).sum() # members share no weight
-    opt.zero_grad(); loss.backward(); opt.step()
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
     return sum(seen)/2
 
 def tell_step(
@@ -123,7 +135,9 @@ def tell_step(
     "One step of the discriminator on the means of the codes."
     with torch.no_grad(): codes = [nets.encode(x)[0] for x in pair]
     loss = tell_loss(*(nets.odds(mu) for mu in codes))
-    opt.zero_grad(); loss.sum().backward(); opt.step()
+    opt.zero_grad()
+    loss.sum().backward()
+    opt.step()
     return loss.detach()
 
 # %% ../../nbs/strategies/66_vaal.ipynb #a8182424
@@ -134,7 +148,7 @@ def train_vaal(
 ): # `VaalNets`, and for each member dict(steps, error, kl, tell): the last step's
     "Play the game for as many steps as the epochs take, one at least."
     nets = VaalNets(labelled.shape[2], how, generators).to(labelled.device)
-    adam = lambda *parts: torch.optim.Adam([p for n in parts for p in n.parameters()], lr=how.lr, fused=True)
+    def adam(*parts): return torch.optim.Adam([p for n in parts for p in n.parameters()], lr=how.lr, fused=True)
     vae, disc = adam(nets.encoder, nets.decoder), adam(nets.discriminator)
     sources = [(x, endless_batches(x.shape[1], how.batch, generators)) for x in (labelled, unlabelled)]
     rows = torch.arange(len(labelled), device=labelled.device)[:,None]
@@ -144,7 +158,8 @@ def train_vaal(
             pair = [x[rows, next(b).to(x.device)] for x,b in sources]
             error, kl = vae_step(nets, vae, pair, how, generators)
         tell = tell_step(nets, disc, pair)
-    return nets.eval(), [dict(steps=steps, error=round(e, 6), kl=round(d, 6), tell=round(t, 6)) for e,d,t in zip(error.tolist(), kl.tolist(), tell.tolist())]
+    last = zip(error.tolist(), kl.tolist(), tell.tolist())
+    return nets.eval(), [dict(steps=steps, error=round(e, 6), kl=round(d, 6), tell=round(t, 6)) for e,d,t in last]
 
 # %% ../../nbs/strategies/66_vaal.ipynb #20f376dd
 def _images(query, ids): # (len(ids),p) float32
@@ -158,12 +173,15 @@ def labelled_odds(
     x, # (m,u,p) images, a tensor or `Fetched`
 ): # (m,u) log-odds of being labelled
     "What the discriminator makes of the means of the codes, part by part."
-    size = row_bytes(nets.encoder, (len(x), 1, *x.shape[2:]))
-    return torch.cat(by_parts(lambda a, b: nets.odds(nets.encode(x[:,a:b])[0]), x.shape[1], rows_that_fit(4096, size)), 1)
+    size = rows_that_fit(4096, row_bytes(nets.encoder, (len(x), 1, *x.shape[2:])))
+    def part(a, b): return nets.odds(nets.encode(x[:,a:b])[0])
+    return torch.cat(by_parts(part, x.shape[1], size), 1)
 
 def _pool(queries, ids): # (m,n,p) float32 on their device, or `Fetched`; ids: (n,) for each query
     "Images of several queries, held where they fit."
-    def make(at): return torch.as_tensor(np.stack([_images(q, i[p]) for q,i,p in zip(queries, ids, at.numpy())]), device=queries[0].device)
+    def make(at):
+        rows = [_images(q, i[p]) for q,i,p in zip(queries, ids, at.numpy())]
+        return torch.as_tensor(np.stack(rows), device=queries[0].device)
     return held(make, len(queries), len(ids[0]))
 
 # %% ../../nbs/strategies/66_vaal.ipynb #7a5e0d09
@@ -192,15 +210,12 @@ def check_vaal(epochs=100, latent=32, beta=1., adversarial=1., lr=5e-4, batch=12
 
 # %% ../../nbs/strategies/66_vaal.ipynb #45c63e7b
 @together('vaal', needs=('x', 'labelled'))
+@with_options(Vaal)
 def vaal(
     queries, # a list of `Query`, or one
     k, # ids to pick
-    epochs=100, latent=32, beta=1., adversarial=1., lr=5e-4, batch=128, width=512, reduction='elbo', # of `Vaal`
+    how, # a `Vaal`: each of its fields is an option
 ): # (k,) ids for each query
     "Label what a discriminator on the codes of a VAE is surest is unlabelled (Sinha et al., 2019)."
-    check_vaal(epochs, latent, beta, adversarial, lr, batch, width, reduction)
     for q in queries: check_pixels(q)
-    how = Vaal(int(epochs), int(latent), beta, adversarial, lr, int(batch), int(width), reduction)
     return [q.unlabelled[top_k(s, k, q.ties)] for q,s in zip(queries, unlabelled_odds(queries, how))]
-
-vaal.check = check_vaal # `build` asks it before anything runs

@@ -9,7 +9,7 @@ __all__ = ['chance_loss', 'effective_rank', 'feature_sets', 'probe_study']
 import math
 import numpy as np
 from ...models.assets import about, asset_path, prepare, read_asset
-from ...models.pretext import embed, linear_probe, pretext_net
+from ...models.learned import embed, linear_probe, pretext_net
 from ...models.train import keep_memory
 from ...models.recipe import np_rng
 from .protocols import make_pretext
