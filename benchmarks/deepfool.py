@@ -11,9 +11,10 @@ import argparse, math, time
 def network(device):
     "A trained LeNet without gradients of its own, and (n,1,28,28) float images it has not seen."
     import numpy as np, torch
-    from al_repro.core.data import load
-    from al_repro.core.models import Member
-    from al_repro.core.train import Recipe, fit
+    from al_repro.data.catalog import load
+    from al_repro.models.nets import Member
+    from al_repro.models.recipe import Recipe
+    from al_repro.models.train import fit
     data = load('digits', size=28)
     ids = np.random.default_rng(0).permutation(len(data.x))
     fitted = fit(Recipe('lenet', steps=150, holdout=0, checkpoint='last'), data, [ids[:200]], [0])
@@ -37,7 +38,7 @@ def main():
     a.add_argument('--threads', type=int, default=1); a.add_argument('--device', default='cpu')
     a = a.parse_args()
     import numpy as np, torch
-    from al_repro.core.train import keep_memory
+    from al_repro.models.train import keep_memory
     from al_repro.strategies.dfal import boundary_step, deepfool, deepfool_loop, quick_input_gradient
     keep_memory(); torch.set_num_threads(a.threads)
     model, x = network(a.device)

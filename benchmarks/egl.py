@@ -37,8 +37,8 @@ def main():
     a.add_argument('--n', type=int, default=200); a.add_argument('--threads', type=int, default=1); a.add_argument('--repeats', type=int, default=3); a.add_argument('--device', default='cpu')
     a = a.parse_args()
     import torch
-    from al_repro.core.models import Member, build_model, init_weights
-    from al_repro.core.train import keep_memory
+    from al_repro.models.nets import Member, build_model, init_weights
+    from al_repro.models.train import keep_memory
     from al_repro.strategies.egl import chunk_egl_score, egl_all_layers_score, egl_last_layer_score
     keep_memory(); torch.set_num_threads(a.threads)
     gen = torch.Generator().manual_seed(0)

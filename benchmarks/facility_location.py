@@ -21,7 +21,7 @@ use_threads(args.threads)
 
 import numpy as np
 import torch
-from al_repro.core.facility import coverage, facility_location
+from al_repro.select.facility import coverage, facility_location
 
 
 def exact(x, k):

@@ -23,7 +23,7 @@ use_threads(args.threads)
 
 import numpy as np
 import torch
-from al_repro.core.select import cover_radius, k_center
+from al_repro.select.kcenter import cover_radius, k_center
 
 
 def exact(x, k):

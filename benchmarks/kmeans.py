@@ -19,7 +19,7 @@ use_threads(args.threads)
 
 import numpy as np
 import torch
-from al_repro.core.kmeans import assign_distinct, weighted_kmeans
+from al_repro.select.kmeans import assign_distinct, weighted_kmeans
 
 
 def ours(x, k, w, seed): return weighted_kmeans(x, k, w, seed=seed).centers

@@ -12,9 +12,9 @@ def main():
     a.add_argument('--rows', type=int, default=50_000); a.add_argument('--samples', type=int, default=100); a.add_argument('--device', default='cpu')
     a = a.parse_args()
     import numpy as np, torch
-    from al_repro.core.models import build_model, init_weights
-    from al_repro.core.outputs import forward_pass, mc_pass
-    from al_repro.core.train import keep_memory
+    from al_repro.models.nets import build_model, init_weights
+    from al_repro.models.outputs import forward_pass, mc_pass
+    from al_repro.models.train import keep_memory
     keep_memory()
     gen = lambda: torch.Generator().manual_seed(0)
     net = init_weights(build_model('lenet', (1, 28, 28), 10), [gen()]).eval().to(a.device, memory_format=torch.channels_last)

@@ -17,8 +17,8 @@ use_threads(args.threads)
 
 import torch
 import torch.nn.functional as F
-from al_repro.core.pretext import Pretext, embed, pretext_net, train_net
-from al_repro.core.train import keep_memory
+from al_repro.models.pretext import Pretext, embed, pretext_net, train_net
+from al_repro.models.train import keep_memory
 
 keep_memory()
 x = torch.randint(0, 256, (args.n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(args.device)

@@ -17,13 +17,14 @@ def made_up(device='cpu'):
 
 def train(seeds, epochs, data, together=False):
     import numpy as np
-    from al_repro.core.train import Recipe, fit
+    from al_repro.models.recipe import Recipe
+    from al_repro.models.train import fit
     recipe, ids = Recipe('lenet', epochs=epochs, holdout=0, checkpoint='last'), np.arange(1000)
     for group in ([seeds] if together else [[s] for s in seeds]): fit(recipe, data, [ids]*len(group), group)
 
 def start_worker():
     import torch
-    from al_repro.core.train import keep_memory
+    from al_repro.models.train import keep_memory
     torch.set_num_threads(1); keep_memory()
     train([0], 1, made_up())
 
@@ -37,7 +38,7 @@ def main():
     a.add_argument('--seeds', type=int, default=20); a.add_argument('--epochs', type=int, default=20); a.add_argument('--device', default='cpu')
     a = a.parse_args()
     import torch
-    from al_repro.core.train import keep_memory
+    from al_repro.models.train import keep_memory
     seeds, rows = list(range(a.seeds)), []
     if a.device == 'cuda':
         data = made_up('cuda')

@@ -12,7 +12,8 @@ from al_repro.query.spec import Spec
 from al_repro.runs import records
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, table
-from al_repro.runs.runner import run, same_run
+from al_repro.runs.runner import run
+from al_repro.runs.records import same_run
 
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='kill -9, process groups and fork')
 
