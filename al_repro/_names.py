@@ -33,6 +33,7 @@ NAMES = {
     'select_many': 'query.strategy',
     'strategy': 'query.strategy',
     'together': 'query.strategy',
+    'merge': 'runs.merge',
     'Experiment': 'runs.paper',
     'Paper': 'runs.paper',
     'Setting': 'runs.paper',
@@ -43,7 +44,7 @@ NAMES = {
     'Protocol': 'runs.protocol',
     'load_records': 'runs.records',
     'table': 'runs.records',
-    'replay': 'runs.runner',
+    'replay': 'runs.rounds',
     'run': 'runs.runner',
     'Study': 'runs.study',
     'run_study': 'runs.study',
@@ -106,4 +107,16 @@ NAMES = {
     'margin_score': 'strategies.uncertainty',
     'vaal': 'strategies.vaal',
 }
-PACKAGES = ('checks', 'cli', 'data', 'evidence', 'models', 'papers', 'query', 'runs', 'select', 'show', 'strategies')
+PACKAGES = (
+    'checks',
+    'cli',
+    'data',
+    'evidence',
+    'models',
+    'papers',
+    'query',
+    'runs',
+    'select',
+    'show',
+    'strategies',
+)

@@ -1,11 +1,28 @@
 "Settings that must stand before torch and matplotlib are imported"
 import os
+import pytest
 
-threads = str(min(2, os.cpu_count() or 1))
-for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS': os.environ.setdefault(name, threads)
-for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v) # waiting threads that spin slow a busy machine, those that sleep at once an idle one
+THREADS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'
+if 'PYTEST_XDIST_WORKER' in os.environ: os.environ |= dict.fromkeys(THREADS, '1') # side by side, one thread each
+for name in THREADS: os.environ.setdefault(name, str(min(2, os.cpu_count() or 1)))
+# Waiting threads that spin slow a busy machine, those that sleep at once an idle one
+for k, v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v)
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['KERAS_BACKEND'] = 'torch' # else Keras looks for TensorFlow where a test imports it first
+
+def part_of(test): # its id
+    "What a free worker takes, side by side: a notebook, or all of another file, whose tests share fixtures"
+    file = test.partition('::')[0]
+    return test if file.endswith('test_notebooks.py') else file
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "The scheduler of `-n 2`; a `--dist` that was asked for stays"
+    if config.getvalue('dist') != 'load': return None
+    from xdist.scheduler import LoadScopeScheduling
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return part_of(nodeid)
+    return Scheduler(config, log)
 
 def pytest_unconfigure():
     "When the process ends, IPython searches all memory for garbage once for each notebook that was run: minutes"

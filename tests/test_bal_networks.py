@@ -32,15 +32,15 @@ DATA = Dataset('noise', *noise(0, N), *noise(1, 8), tuple('abcdefghij'))
 
 class Vgg16(nn.Module):
     "Convolution, batch normalisation, ReLU; five poolings; one linear layer"
-    def __init__(self, classes):
+    def __init__(self, classes, share=1): # of the channels
         super().__init__()
         layers, before = [], 3
         for width in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
-            if width:
+            if width := width//share:
                 layers += [nn.Conv2d(before, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
                 before = width
             else: layers.append(nn.MaxPool2d(2))
-        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(512, classes)
+        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(512//share, classes)
     def embed(self, x): return self.features(x).flatten(1)
     def forward(self, x): return self.classifier(self.embed(x))
 
@@ -55,22 +55,22 @@ class Block(nn.Module):
 
 class ResNet18(nn.Module):
     "3x3 stem, four stages of two blocks, the mean over the last 4x4 maps, one linear layer"
-    def __init__(self, classes):
+    def __init__(self, classes, share=1): # of the channels
         super().__init__()
-        blocks, before = [], 64
-        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
-        for stride,width in ((1, 64), (2, 128), (2, 256), (2, 512)):
+        blocks, before = [], 64//share
+        self.stem = nn.Sequential(nn.Conv2d(3, before, 3, padding=1, bias=False), nn.BatchNorm2d(before), nn.ReLU())
+        for stride,width in ((1, 64//share), (2, 128//share), (2, 256//share), (2, 512//share)):
             blocks += [Block(before, width, stride), Block(width, width, 1)]
             before = width
-        self.blocks, self.linear = nn.Sequential(*blocks), nn.Linear(512, classes)
+        self.blocks, self.linear = nn.Sequential(*blocks), nn.Linear(512//share, classes)
     def embed(self, x): return F.avg_pool2d(self.blocks(self.stem(x)), 4).flatten(1)
     def forward(self, x): return self.linear(self.embed(x))
 
-def started(make, classes, seed):
+def started(make, classes, seed, **options):
     "A network that starts as PyTorch starts it"
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return make(classes)
+        return make(classes, **options)
 
 def normalise(x, norm):
     "(b,3,h,w) in [0,1], as torchvision's Normalize"
@@ -162,18 +162,25 @@ def plain_pretext(net, p, norm, data):
 LEARNED = {'bal-code': ('cifar10', Vgg16), 'pt4al': ('pt4al', ResNet18)} # Table I differs from BAL's code in the rate alone
 EIGHT = replace(DATA, x=DATA.x[:8], y=DATA.y[:8])
 
+@pytest.fixture
+def quarter(monkeypatch):
+    "The project's networks with a quarter of their channels: double precision is slow"
+    real = models.residual
+    monkeypatch.setattr(models, 'VGG16', tuple(tuple(c//4 for c in block) for block in models.VGG16))
+    monkeypatch.setattr(models, 'residual', lambda s, c, m, widths, *a: real(s, c, m, tuple(w//4 for w in widths), *a))
+
 @pytest.mark.parametrize('name', LEARNED)
-def test_pretext_task_is_a_plain_loop(name, monkeypatch):
+def test_pretext_task_is_a_plain_loop(name, quarter, monkeypatch):
     "In double precision: the four normalised passes of a step magnify rounding to 1e-4 in single precision"
     fresh = pretext.pretext_net
     monkeypatch.setattr(pretext, 'images', lambda x: x.double()/255)
     monkeypatch.setattr(pretext, 'pretext_net', lambda *a: fresh(*a).double())
     norm, make = NORMS[LEARNED[name][0]], LEARNED[name][1]
     p = replace(PRETEXTS[name], epochs=2, milestones=(1,), batch=4)
-    net, losses = plain_pretext(started(make, 4, pretext.seed_of(p, 'weights')).double(), p, norm, EIGHT)
+    net, losses = plain_pretext(started(make, 4, pretext.seed_of(p, 'weights'), share=4).double(), p, norm, EIGHT)
     own = learn(EIGHT, p)
     assert gaps(own.net, net) < CLOSE
-    assert far(own.features, net.embed(normalise(EIGHT.x.double()/255, norm))) < CLOSE and own.features.shape == (8, 512)
+    assert far(own.features, net.embed(normalise(EIGHT.x.double()/255, norm))) < CLOSE and own.features.shape == (8, 128)
     assert far(own.losses, losses) < CLOSE
 
 

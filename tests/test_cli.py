@@ -12,6 +12,8 @@ from al_repro.cli import main as cli
 from al_repro.cli.asked import choose, data_of
 from al_repro.runs.records import read_json, table
 from al_repro.runs.runner import run
+from al_repro.runs.paper import PAPERS, Paper
+from al_repro.runs.study import Study, read_study
 
 SMOKE = ['reproduce', 'dal', '--scale', 'smoke', '--workers', '1', '--quiet']
 FEW = [*SMOKE, '--strategies', 'random,margin']
@@ -189,6 +191,36 @@ def test_one_strategy_that_cannot_run(al, fragile):
     assert al(*args, '--deadline', '1e9')[0] == 4
     code, out, err = al('reproduce', 'dal', '--scale', 'smoke', '--strategies', 'fragile,margin', '--dry-run')
     assert code == 4 and 'cannot run: fragile of dal-q5-digits-smoke: round 1 is too much' in out and 'margin' in out
+
+HALF = """
+def measure(seed):
+    if seed % 2: raise ValueError(f'seed {seed} is odd')
+    return dict(a=float(seed))
+"""
+
+@pytest.fixture
+def half(tmp_path, monkeypatch):
+    "A study that can be measured for even seeds only"
+    (tmp_path/'half_study.py').write_text(HALF)
+    monkeypatch.syspath_prepend(tmp_path)
+    study = Study('half', 'half_study:measure', 'even seeds only', seeds=4)
+    monkeypatch.setitem(PAPERS, 'half', Paper('half', 'Half', 1999, '', studies=(study,)))
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_one_seed_of_a_study_that_fails(al, half, workers):
+    args = ['study', 'half', '--workers', workers, '--quiet']
+    code, out, _ = al(*args)
+    assert code == 4 and [read_study(f)['seed'] for f in records()] == [0, 2]
+    says = [f'study half, seed {s}: seed {s} is odd' for s in (1, 3)]
+    assert '2 seeds could not be measured; all others were, and are kept:\n  ' + '\n  '.join(says) in out
+    assert 'To try these again' in out and re.search(r'a +\+1\.000 +1\.414 +2 ', out)
+    kept = stamps()
+    assert al(*args)[0] == 4 and stamps() == kept          # what was measured is not repeated
+    assert al(*args, '--deadline', '1e9')[0] == 4
+
+def test_a_seed_that_fails_shows_its_traceback_on_demand(al, half, monkeypatch):
+    monkeypatch.setenv('AL_REPRO_DEBUG', '1')
+    with pytest.raises(ValueError, match='is odd'): al('study', 'half', '--workers', '1', '--quiet')
 
 def test_a_failure_shows_its_traceback_on_demand(al, fragile, monkeypatch):
     monkeypatch.setenv('AL_REPRO_DEBUG', '1')

@@ -1,4 +1,6 @@
-"""The checks on a second device, each file in a process of its own: torch counts its devices once, at the first backward pass,
+"""The checks on a second device, each file in a process of its own
+
+torch counts its devices once, at the first backward pass,
 and nothing of the false one is to be seen by other tests."""
 import os, subprocess, sys
 from pathlib import Path

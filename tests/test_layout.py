@@ -4,34 +4,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT/'al_repro'
-LAYERS = 'checks', 'data', 'models', 'select', 'query', 'strategies', 'runs', 'evidence', 'show', 'papers', 'cli' # the lowest first
+sys.path.insert(0, str(ROOT/'tools'))
+import graph
+from graph import LAYERS, layer
 
-def modules():
-    "Name of each module, without the package's own, and its path"
-    paths = (p for p in sorted(PACKAGE.rglob('*.py')) if p.name[0] != '_')
-    return {'.'.join(p.relative_to(PACKAGE).with_suffix('').parts): p for p in paths}
-
-MODULES = modules()
-
-def imported(name, path):
-    "The modules of the package that a module imports anywhere in it"
-    here = name.split('.')
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if isinstance(node, ast.Import): found = [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ['al_repro', *here[:len(here) - node.level]] if node.level else []
-            parent = '.'.join([*base, *filter(None, [node.module])])
-            found = [f'{parent}.{a.name}' for a in node.names] + [parent]
-        else: continue
-        for full in found:
-            own = full.removeprefix('al_repro.')
-            if full.startswith('al_repro.') and own in MODULES and own != name: yield own
-
-ARROWS = {name: sorted(set(imported(name, path))) for name, path in MODULES.items()}
-
-def layer(name): return LAYERS.index(name.split('.')[0])
+MODULES, ARROWS = graph.modules(), graph.arrows()
 
 def test_every_module_lies_in_a_layer(): assert {name.split('.')[0] for name in MODULES} == set(LAYERS)
+
+def test_the_picture_shows_every_module():
+    text = graph.PICTURE.read_text(encoding='utf-8')
+    assert all(m.split('.')[-1] in text for m in MODULES), 'python tools/graph.py'
 
 def test_imports_lead_downwards():
     wrong = [f'{a} imports {b}' for a, found in ARROWS.items() for b in found if layer(b) > layer(a)]
@@ -39,7 +22,8 @@ def test_imports_lead_downwards():
 
 def test_papers_know_nothing_of_each_other():
     paper = lambda name: name.split('.')[1]
-    pairs = [(a, b) for a, found in ARROWS.items() for b in found if a.startswith('papers.') and b.startswith('papers.')]
+    both = lambda a, b: a.startswith('papers.') and b.startswith('papers.')
+    pairs = [(a, b) for a, found in ARROWS.items() for b in found if both(a, b)]
     assert not [f'{a} imports {b}' for a, b in pairs if paper(a) != paper(b)]
 
 def test_nothing_imports_itself_on_a_way_round():
@@ -70,7 +54,8 @@ def test_modules_are_short():
 
 def test_functions_are_simple():
     from radon.complexity import cc_visit
-    found = {f'{name}.{b.name}': b.complexity for name, p in MODULES.items() for b in cc_visit(p.read_text(encoding='utf-8'))}
+    blocks = ((name, b) for name, p in MODULES.items() for b in cc_visit(p.read_text(encoding='utf-8')))
+    found = {f'{name}.{b.name}': b.complexity for name, b in blocks}
     tangled = {k: n for k, n in found.items() if n > COMPLEX and k not in TANGLED}
     assert not tangled, tangled
     assert all(found.get(k, 0) > COMPLEX for k in TANGLED), 'take what has become simple out of TANGLED'
@@ -109,6 +94,8 @@ def test_a_misspelt_name():
 
 def test_importing_is_quick():
     "Under .3 s, whatever else the machine does: the best of three"
-    code = 'import time; t = time.perf_counter(); import al_repro, sys; print(time.perf_counter() - t, "torch" in sys.modules)'
-    said = [subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT).stdout.split() for _ in range(3)]
+    code = ('import time; start = time.perf_counter(); import al_repro, sys\n'
+            'print(time.perf_counter() - start, "torch" in sys.modules)')
+    run = lambda: subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    said = [run().stdout.split() for _ in range(3)]
     assert min(float(s) for s, _ in said) < .3 and {t for _, t in said} == {'False'}

@@ -26,6 +26,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize('path', NBS, ids=lambda p: p.relative_to(ROOT/'nbs').as_posix())
 def test_notebook(path, as_before):
-    if path.parts[-2:] == ('models', '14_keras.ipynb'): pytest.importorskip('keras', reason='Keras is not installed; pip install "al_repro[keras]"')
+    if path.parts[-2:] == ('models', '14_keras.ipynb'):
+        pytest.importorskip('keras', reason='Keras is not installed; pip install "al_repro[keras]"')
     ok, seconds = run_nb(path, skip_flags=FLAGS, basepath=ROOT)
     assert ok, f'{path.name} failed; the error stands in the captured stderr'

@@ -1,14 +1,17 @@
 "Passes stay under 2 GiB whatever the size of the images: measured on meta tensors, which have shapes and no numbers"
 import numpy as np, pytest, torch
+from al_repro.models import memory, outputs as outputs_
+from al_repro.query import query
 from al_repro.models.memory import Live, row_bytes
-from al_repro.models.nets import Member, build_model
-from al_repro.models.outputs import evaluate, forward_pass, mc_pass
+from al_repro.models.nets import Member, build_model, init_weights
+from al_repro.models.outputs import Group, evaluate, forward_pass, mc_pass, outputs
 from al_repro.models.pretext import embed
-from al_repro.query.query import Query
+from al_repro.query.query import ModelSource, Query
+from al_repro.query.spec import build
 from al_repro.models.loop import Fitted
 from al_repro.models.recipe import Recipe
 from al_repro.models.train import val_hits
-from al_repro.strategies import dfal, pal
+from al_repro.strategies import dfal, egl, pal
 
 GIB = 2**30
 SIDES, MEMBERS = {32: 450, 96: 200, 224: 60}, 20 # pixels: rows of a member, too many for one part
@@ -112,3 +115,72 @@ def test_what_a_row_takes_does_not_change_the_model():
     assert row_bytes(net.eval(), (2, 1, 3, 32, 32)) > 2*2*64*32*32*4 # two maps of 64 channels for each of two members
     assert torch.equal(state, torch.get_rng_state())
     for k,v in net.state_dict().items(): assert torch.equal(v, before[k]) and v.device.type == 'cpu'
+
+
+# ---- scores and trainings that were not bounded
+
+@pytest.mark.parametrize('name, side, rows', [('lenet', 224, 100), ('resnet18', 224, 40), ('vgg16', 96, 100)])
+def test_chunk_egl(name, side, rows, monkeypatch):
+    "A chunk goes through in parts, and the gradients of all classes are not held at once"
+    with torch.device('meta'): model, x = Member(build_model(name, (3, side, side), 3).eval()), pool(side, rows)
+    monkeypatch.setattr(egl, '_check_reach', lambda *_: None) # looks at numbers
+    row_bytes(model, (1, 3, side, side), grad=True)
+    with Measured([x, *model.parameters(), *model.buffers()]) as live: assert len(egl.chunk_egl_score(model, x)) == rows
+    assert live.peak < 2*GIB, f'{live.peak/GIB:.1f} GiB'
+
+def small_pool(n=60, side=8):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, 1, side, side)).astype(np.uint8)
+
+def weighted(name, shape, members=1):
+    return init_weights(build_model(name, shape, 10, members), generators(members)).eval()
+
+def test_chunk_egl_in_parts_gives_the_same(monkeypatch):
+    model, x = Member(weighted('mlp', (1, 8, 8))), small_pool()
+    want = egl.chunk_egl_score(model, x, 25)
+    few = 7*row_bytes(model, (1, 1, 8, 8), grad=True)
+    for at in (memory, egl): monkeypatch.setattr(at, 'LIMIT', few) # 7 rows, and the gradients of a class or two
+    np.testing.assert_allclose(egl.chunk_egl_score(model, x, 25), want, rtol=1e-5)
+
+def test_chunk_egl_when_memory_runs_out(monkeypatch):
+    model, x = Member(weighted('mlp', (1, 8, 8))), small_pool()
+    want, forward = egl.chunk_egl_score(model, x, 25), Member.forward
+    def hungry(self, h):
+        if len(h) > 6: raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return forward(self, h)
+    monkeypatch.setattr(Member, 'forward', hungry)
+    np.testing.assert_allclose(egl.chunk_egl_score(model, x, 25), want, rtol=1e-5)
+
+SAMPLERS = ['bald', 'dbal_entropy', 'dbal_least_confidence', 'mean_std', 'variation_ratio', 'suggestive_annotation']
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_samples_of_one_member_that_take_too_much(name, monkeypatch):
+    "400 rows, 100 samples: 1.6 MB a member. Where a fifth of one may be held, scores see a few rows at a time."
+    net, x = weighted('mlp', (1, 8, 8), 2), torch.as_tensor(small_pool(400))
+    ids = [np.arange(400), np.arange(400)]
+    def picks():
+        outs = outputs(Fitted(net, Recipe('mlp'), [0, 1], 0), x, ids, mc_samples=100)
+        queries = [Query(ModelSource(o, x), ids[0][5:], ids[0][:5], np.arange(5), 10, np.random.default_rng(0)) for o in outs]
+        return [build(name)(q, 20).tolist() for q in queries], outs[0].group
+    want, _ = picks()
+    monkeypatch.setattr(Group, 'most', 200_000); monkeypatch.setattr(query, 'SAMPLED', 100_000)
+    drawn, real = [], outputs_.mc_pass
+    monkeypatch.setattr(outputs_, 'mc_pass', lambda *a: drawn.append(real(*a)) or drawn[-1])
+    got, held = picks()
+    assert got == want and max(d.nbytes for d in drawn) <= 200_000 and len(drawn) > 2
+    assert not [k for k in held.cache if 'mc' in k or isinstance(k, tuple)]
+
+@pytest.mark.parametrize('spec', ['vaal(epochs=2, width=16, batch=16)', 'pal(model=mlp, epochs=2, min_steps=4, batch=16)',
+                                  'dal(max_epochs=3, mini_queries=2, batch=16)', 'dal(on=pixels, max_epochs=3, mini_queries=2, batch=16)'])
+def test_what_is_trained_on_is_fetched_where_it_does_not_fit(spec, monkeypatch):
+    "The same picks, and no more rows are there at once than a batch, or a part, has"
+    x = small_pool(300)
+    embeds = x.reshape(300, -1)[:,:16].astype(np.float32)/255
+    arrays = dict(x=x, embeds=embeds, labelled=np.arange(40), labels=np.arange(40) % 10, n_classes=10)
+    def picks(): return build(spec).many([Query.from_arrays(**arrays, seed=s) for s in (0, 1)], 9)
+    want, made, fetch = picks(), [], memory.Fetched.__getitem__
+    def watched(self, key): made.append(fetch(self, key)); return made[-1]
+    monkeypatch.setattr(memory.Fetched, '__getitem__', watched)
+    monkeypatch.setattr(memory, 'LIMIT', 1)
+    assert [i.tolist() for i in picks()] == [i.tolist() for i in want]
+    assert made and max(m.shape[1] for m in made) <= 40

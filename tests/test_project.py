@@ -14,8 +14,10 @@ spec.loader.exec_module(nb)
 def quarto(): return yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))
 
 def seconds_to_import():
-    code = 'from time import perf_counter as t; a = t(); import al_repro; print(t() - a)'
-    return float(subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    # Of the processor, whatever else the machine does
+    code = 'from time import process_time as t; a = t(); import al_repro; print(t() - a)'
+    how = dict(cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(subprocess.run([sys.executable, '-c', code], **how).stdout)
 
 def test_import_is_light():
     assert min(seconds_to_import() for _ in range(3)) < .3
@@ -63,9 +65,11 @@ def test_quarto_settings_agree():
 def test_verdicts_are_styled_on_the_site_as_in_the_report():
     from al_repro.show.report import CSS, SHARED, badge
     assert SHARED in CSS
-    assert SHARED.strip() in (ROOT/'nbs'/'styles.css').read_text(encoding='utf-8'), 'copy SHARED of show/10_report.ipynb into nbs/styles.css'
+    styles = (ROOT/'nbs'/'styles.css').read_text(encoding='utf-8')
+    assert SHARED.strip() in styles, 'copy SHARED of show/10_report.ipynb into nbs/styles.css'
     kinds = {re.search(r'badge (\w+)', badge(v))[1] for v in ('reproduced', 'not reproduced', 'undecided', 'not run')}
-    for k in kinds: assert re.search(rf'\.badge\.{k} {{ color: #\w+; background: #\w+; }}', SHARED) # Bootstrap's .badge is white on nothing
+    for k in kinds: # Bootstrap's .badge is white on nothing
+        assert re.search(rf'\.badge\.{k} {{ color: #\w+; background: #\w+; }}', SHARED)
 
 def test_links_agree(): assert nb.link_problems() == []
 
@@ -73,15 +77,19 @@ def test_readme_is_made_from_the_index(): assert nb.readme() == (ROOT/'README.md
 
 def test_a_new_address_reaches_every_form():
     old = ('[b](https://colab.research.google.com/github/a/x/blob/main/nbs/core/1.ipynb) git+https://github.com/a/x" '
-           'https://github.com/a/x.git https://github.com/a/x. https://github.com/a/xyz https://a.github.io/x/core.html')
+           'https://github.com/a/x.git https://github.com/a/x. '
+           'https://github.com/a/xyz https://a.github.io/x/core.html')
     new = nb.rewrite(old, 'b/y', 'https://b.github.io/y', 'dev', {'a/x'}, {'https://a.github.io/x'}, 'nbs/core/2.ipynb')
-    assert new == ('[b](https://colab.research.google.com/github/b/y/blob/dev/nbs/core/2.ipynb) git+https://github.com/b/y" '
-                   'https://github.com/b/y.git https://github.com/b/y. https://github.com/a/xyz https://b.github.io/y/core.html')
+    assert new == ('[b](https://colab.research.google.com/github/b/y/blob/dev/nbs/core/2.ipynb) '
+                   'git+https://github.com/b/y" https://github.com/b/y.git https://github.com/b/y. '
+                   'https://github.com/a/xyz https://b.github.io/y/core.html')
 
 @pytest.mark.parametrize('src, shows', [
-    ('print(1)', True), ('for i in range(2): print(i)', True), ('x', True), ('x.shape, 2', True), ('fig, ax = plt.subplots()', True),
-    ('def f(): print(1)', False), ('if bad: print(1)', False), ('x = 1', False), ('x;', False), ('f(x)', False), ('test_eq(a, b)', False),
-    ('try: f()\nexcept ValueError as e: print(e)', False), ('fig = plt.figure(); plt.close(fig)', False), ('!pip list', False)])
+    ('print(1)', True), ('for i in range(2): print(i)', True), ('x', True), ('x.shape, 2', True),
+    ('fig, ax = plt.subplots()', True), ('def f(): print(1)', False), ('if bad: print(1)', False),
+    ('x = 1', False), ('x;', False), ('f(x)', False), ('test_eq(a, b)', False),
+    ('try: f()\nexcept ValueError as e: print(e)', False), ('!pip list', False),
+    ('fig = plt.figure(); plt.close(fig)', False)])
 def test_what_surely_shows(src, shows): assert nb.must_show(src) is shows
 
 
@@ -153,6 +161,13 @@ def test_links_of_the_pages_are_followed(tmp_path):
     (['run(ps)'], False)])
 def test_marked_cells_wait_for_the_switch(lines, wrong): assert bool(nb.marked_problem(cell(*lines))) is wrong
 
+@pytest.mark.parametrize('source, wrong', [
+    ('#| eval: false\n!al_repro study pools --out ../../results', True), ('#| hide\n#| eval: false\nrun(ps)', True),
+    ('run(ps)', False), (nb.colab.install('a/b', 'nbs/data/x.ipynb'), False),
+    (nb.colab.LAST, False), (nb.colab.DRIVE, False)])
+def test_what_is_not_evaluated_here_would_run_on_colab(source, wrong):
+    assert bool(nb.unrun_problem(SimpleNamespace(source=source))) is wrong
+
 def opening(install, *more, badge=None, last=nb.colab.LAST):
     "Cells of a notebook nbs/data/x.ipynb"
     slug, _, branch = nb.address()
@@ -164,16 +179,26 @@ def opening(install, *more, badge=None, last=nb.colab.LAST):
 def test_what_stands_at_the_top_and_at_the_end():
     slug, path, test = nb.address()[0], 'nbs/data/x.ipynb', 'from fastcore.test import test_eq'
     plain, tests, keras, dev = (nb.colab.install(slug, path, *o) for o in ([], ['', True], ['keras'], ['dev']))
-    wrong = lambda *cells, marks=(), **kw: len(nb.opening_problems(ROOT/path, opening(*cells, **kw), {*marks, 'default_exp'}))
+    def wrong(*cells, marks=(), **kw):
+        return len(nb.opening_problems(ROOT/path, opening(*cells, **kw), {*marks, 'default_exp'}))
     good = wrong(plain), wrong(tests, test), wrong(keras), wrong(plain, nb.colab.SWITCH, marks=['slow'])
     assert good == (0, 0, 0, 0)
     ends = wrong(plain, last='import nbdev; nbdev.nbdev_export()'), wrong(plain, badge='[![x](y)](z)')
     assert ends == (1, 1)
-    assert (wrong(dev), wrong(plain, test), wrong('!pip install al_repro'), wrong(plain, marks=['slow'])) == (1, 1, 1, 1)
+    bad = wrong(dev), wrong(plain, test), wrong('!pip install al_repro'), wrong(plain, marks=['slow'])
+    assert bad == (1, 1, 1, 1)
+
+def test_runs_that_take_long_can_be_kept_on_drive():
+    slug, path, drive, switch = nb.address()[0], 'nbs/data/x.ipynb', nb.colab.DRIVE, nb.colab.SWITCH
+    plain, clone = (nb.colab.install(slug, path, clone=o) for o in (False, True))
+    wrong = lambda *cells: nb.opening_problems(ROOT/path, opening(*cells), {'slow'})
+    assert wrong(drive, clone, switch) == wrong(drive, plain, switch) == wrong(plain, switch) == []
+    forgotten, drifted = wrong(clone, switch), wrong(drive.replace('Google Drive', 'a disk'), clone, switch)
+    assert [len(o) for o in (forgotten, drifted)] == [1, 1] and drive in forgotten[0] and drive in drifted[0]
 
 def run_alone(folder, *code):
     "What `tools/nb.py colab` does with a notebook of these cells, where the package holds one number"
-    (folder/'clone'/'nbs'/'data').mkdir(parents=True)
+    (folder/'clone'/'nbs'/'data').mkdir(parents=True, exist_ok=True)
     (folder/'clone'/'settings.ini').touch()
     with zipfile.ZipFile(folder/'x.whl', 'w') as z: z.writestr('al_repro/__init__.py', 'number = 7')
     cells = [dict(cell_type='code', source=o) for o in code]
@@ -187,6 +212,20 @@ def test_a_notebook_runs_alone(tmp_path, clone):
     used = 'import al_repro', 'assert al_repro.number == 7'
     assert run_alone(tmp_path, install, *used, where, nb.colab.SWITCH, 'if RUN_SLOW: 1/0', nb.colab.LAST) is None
 
+def test_what_lies_on_drive_outlives_the_machine(tmp_path):
+    "Two machines one after the other: the second finds the clone, its records, and both folders of the environment"
+    mount = ('import sys, types; object = types.SimpleNamespace', 'new = dict(parents=True, exist_ok=True)',
+             'drive = object(mount=lambda at: Path(at, "MyDrive").mkdir(**new))',
+             'sys.modules["google.colab"] = object(drive=drive)')
+    drive = nb.colab.DRIVE.replace('DRIVE = False', 'DRIVE = True').replace('/content', str(tmp_path))
+    install, out = nb.colab.install('a/b', 'nbs/data/x.ipynb', clone=True), 'out = Path("../../results/record.json")'
+    alone = lambda *cells: run_alone(tmp_path, 'from pathlib import Path', *mount, drive, install, out, *cells)
+    where = f'import os; assert os.environ["AL_REPRO_{{}}"].startswith("{tmp_path}/drive/MyDrive")'
+    first = where.format('ASSETS'), where.format('DATA'), 'assert not out.exists()', 'out.parent.mkdir(); out.touch()'
+    assert alone(*first) is None
+    assert alone('assert out.exists()') is None
+    assert (tmp_path/'drive'/'MyDrive'/'al_repro_clone'/'results'/'record.json').exists()
+
 @pytest.mark.parametrize('code, error', [
     ('import nbdev; nbdev.nbdev_export()', 'ModuleNotFoundError'), ('open("../../settings.ini")', 'FileNotFoundError'),
     ('1/0', 'ZeroDivisionError'), ('import keras', 'ModuleNotFoundError')])
@@ -197,7 +236,7 @@ def test_what_only_works_here_fails_alone(tmp_path, code, error):
 def test_a_clone_is_not_nested(tmp_path):
     "The install cell of before: run twice, it cloned into its clone"
     old = ('!git clone -q --depth 1 https://github.com/a/b al_repro_clone && pip install -q ./al_repro_clone\n'
-           '%cd al_repro_clone/nbs/core')
+           '%cd al_repro_clone/nbs/data')
     assert 'code cell 0' in run_alone(tmp_path, old)
 
 @pytest.mark.parametrize('flags, shown', [('', ['kept']), ('slow', ['run'])])
@@ -222,14 +261,24 @@ def test_tests_end_without_ipython(monkeypatch):
     for name in 'IPython', 'IPython.core', 'IPython.core.displayhook': monkeypatch.setitem(sys.modules, name, None)
     conftest.pytest_unconfigure()
 
+def test_tests_run_side_by_side():
+    "As the README says, with what the extra `dev` brings"
+    import conftest
+    assert '-m pytest -n 2\n' in (ROOT/'README.md').read_text(encoding='utf-8')
+    assert any(o.startswith('pytest-xdist') for o in nb.config().dev_requirements.split())
+    a, b = 'tests/test_resume.py::test_disk_full[open]', 'tests/test_notebooks.py::test_notebook[core/01_pool.ipynb]'
+    assert (conftest.part_of(a), conftest.part_of(b)) == ('tests/test_resume.py', b)
+
 def test_lower_bounds_are_tested():
     "The workflow installs what settings.ini allows at least"
     bounds = nb.config().requirements.split()
     assert {'numpy>=2.0', 'torch>=2.4', 'torchvision>=0.19'} <= set(bounds)
     flow = yaml.safe_load((ROOT/'.github'/'workflows'/'versions.yaml').read_text())
     matrix = flow['jobs']['versions']['strategy']['matrix']
-    assert matrix['python'] == ['3.10', '3.11', '3.12', '3.13'] and {'python': '3.10', 'libraries': 'lowest'} in matrix['include']
+    assert matrix['python'] == ['3.10', '3.11', '3.12', '3.13']
+    assert {'python': '3.10', 'libraries': 'lowest'} in matrix['include']
     command = next(s['run'] for s in flow['jobs']['versions']['steps'] if s.get('if'))
     said = re.search(r"sed -E '(.*?)'", command)[1]
-    pinned = subprocess.run(['sed', '-E', said], input=' '.join(bounds), capture_output=True, text=True, check=True).stdout.split()
+    how = dict(input=' '.join(bounds), capture_output=True, text=True, check=True)
+    pinned = subprocess.run(['sed', '-E', said], **how).stdout.split()
     assert 'torch==2.4.*' in pinned and 'pandas==2.2.*' in pinned and not [p for p in pinned if '>' in p]

@@ -16,6 +16,16 @@ EXTRAS = 'keras', 'apricot'         # that a notebook may install; `dev` would m
 SWITCH = '''#| hide
 RUN_SLOW = False # True runs the marked cells as well: minutes to hours, some on data to be downloaded'''
 
+DRIVE = '''#| hide
+#| eval: false
+DRIVE = False # True keeps data, assets and records on Google Drive; Colab forgets everything else when it ends
+if DRIVE:
+    from google.colab import drive
+    drive.mount('/content/drive')
+    %cd -q /content/drive/MyDrive
+    %env AL_REPRO_ASSETS=/content/drive/MyDrive/al_repro/assets
+    %env AL_REPRO_DATA=/content/drive/MyDrive/al_repro/data'''
+
 LAST = '''#| hide
 #| eval: false
 from importlib.util import find_spec

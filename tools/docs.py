@@ -57,7 +57,8 @@ def anchors(nb):
 def links(nb):
     "Where a page's links and pictures lead"
     for t in texts(nb):
-        for url, html in re.findall(r'\]\(([^)\s]+)\)|\b(?:href|src)="([^"]+)"', re.sub(r'`[^`]*`', '', t)): yield url or html
+        found = re.findall(r'\]\(([^)\s]+)\)|\b(?:href|src)="([^"]+)"', re.sub(r'`[^`]*`', '', t))
+        yield from (url or html for url, html in found)
 
 def address(page, nb, docs):
     "Where the site `docs` has a page, given its path in the site"

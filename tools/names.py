@@ -27,7 +27,9 @@ CHOSEN = {
     'runs.protocol': 'Protocol',
     'runs.paper': 'Experiment Paper Setting papers protocols register three_columns',
     'runs.records': 'load_records table',
-    'runs.runner': 'replay run',
+    'runs.rounds': 'replay',
+    'runs.runner': 'run',
+    'runs.merge': 'merge',
     'runs.study': 'Study run_study study_table',
     'evidence.claims': 'Claim Part Scope',
     'evidence.effects': 'aulc effect',
@@ -45,7 +47,8 @@ def registered():
     "Name of each strategy of the package, and `module:function` where it is defined"
     from al_repro.query.spec import known
     for name, s in known().items():
-        module = inspect.getmodule(inspect.unwrap(s)) if not hasattr(s.score, '__wrapped__') else inspect.getmodule(inspect.unwrap(s.score))
+        made_of = s.score if hasattr(s.score, '__wrapped__') else s
+        module = inspect.getmodule(inspect.unwrap(made_of))
         own = next(n for n, v in vars(module).items() if v is s)
         yield name, module.__name__.removeprefix('al_repro.') + f':{own}'*(own != name)
 
@@ -64,14 +67,16 @@ def names():
         if ':' in where: res[where.split(':')[1]] = where.split(':')[0]
     for name, where in res.items():
         module, _, own = where.partition(':')
-        assert hasattr(importlib.import_module(f'al_repro.{module}'), own or name), f'al_repro.{module} has no {own or name}'
+        there = importlib.import_module(f'al_repro.{module}')
+        assert hasattr(there, own or name), f'al_repro.{module} has no {own or name}'
     return dict(sorted(res.items(), key=lambda kv: (kv[1].split(':')[0], kv[0])))
 
 def files():
     "Path -> text of what is generated"
     every, made = names(), 'Made by tools/nb.py names; do not edit'
     lines = [f'    {n!r}: {w!r},' for n, w in every.items()]
-    table = [f'"What `al_repro.NAME` stands for. {made}."', 'NAMES = {', *lines, '}', f'PACKAGES = {tuple(packages())!r}', '']
+    table = [f'"What `al_repro.NAME` stands for. {made}."', 'NAMES = {', *lines, '}']
+    table += ['PACKAGES = (', *(f'    {p!r},' for p in packages()), ')', '']
     stub = [f'# {made}.']
     for n, w in every.items():
         module, _, own = w.partition(':')

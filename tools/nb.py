@@ -18,7 +18,8 @@ import colab, docs, names
 
 MAX_LINES = 40          # of a code cell
 os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
-for k,v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v) # waiting threads that spin slow a busy machine, those that sleep at once an idle one
+# Waiting threads that spin slow a busy machine, those that sleep at once an idle one
+for k, v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v)
 
 
 # ---------------------------------------------------------------- notebooks
@@ -119,7 +120,8 @@ def from_root(md, folder='nbs'):
         pre, url = m.groups()
         if re.match(r'[a-z][a-z+.-]*:|#|/', url): return m[0]
         url = posixpath.normpath(f'{folder}/{url}')
-        if not (ROOT/url.split('#')[0]).exists(): raise FileNotFoundError(f'{folder}/index.ipynb links to {url}, which is not there')
+        if not (ROOT/url.split('#')[0]).exists():
+            raise FileNotFoundError(f'{folder}/index.ipynb links to {url}, which is not there')
         return pre + url
     return re.sub(r'(\]\(|\bsrc="|\bhref=")([^)\s"]+)', f, md)
 
@@ -142,7 +144,8 @@ def readme():
         if not src or c.cell_type == 'raw' or {'hide', 'export', 'exporti', 'default_exp'} & d.keys(): continue
         if c.cell_type == 'markdown':
             if not titled and src.startswith('# '):
-                titled, src = True, f"# {front['title']}" + (f"\n\n> {front['description']}" if 'description' in front else '')
+                line = f"\n\n> {front['description']}" if 'description' in front else ''
+                titled, src = True, f"# {front['title']}{line}"
             res.append(re.sub(r'^:::.*\n?', '', from_root(src), flags=re.M).strip())
             continue
         if d.get('include:') == ['false']: continue
@@ -198,7 +201,8 @@ def rewrite(txt, slug, docs, branch, old_slugs, old_docs, path=None):
     first = [path]
     for o in sorted(old_docs, key=len, reverse=True): txt = re.sub(re.escape(o) + r'(?![\w.-]*\w)', docs, txt)
     for o in sorted(old_slugs, key=len, reverse=True):
-        txt = re.sub(r'(github(?:usercontent)?\.com/|/github/)' + re.escape(o) + r'(?=\.git\b|[^\w.-]|\.(?!\w)|$)', lambda m: m[1]+slug, txt)
+        there = r'(github(?:usercontent)?\.com/|/github/)' + re.escape(o) + r'(?=\.git\b|[^\w.-]|\.(?!\w)|$)'
+        txt = re.sub(there, lambda m: m[1]+slug, txt)
     def own(m):
         to = first.pop() if first else None
         return f'colab.research.google.com/github/{slug}/blob/{branch}/' + (to or m[3])
@@ -210,7 +214,9 @@ def badge_path(p):
 
 def stated():
     "Addresses of the site as CITATION.cff and _quarto.yml give them"
-    find = lambda p, k: re.findall(rf'(?m)^\s*{k}:\s*"?(https?://[^"\s]+?)/?"?\s*$', read(ROOT/p) if (ROOT/p).exists() else '')
+    def find(p, k):
+        text = read(ROOT/p) if (ROOT/p).exists() else ''
+        return re.findall(rf'(?m)^\s*{k}:\s*"?(https?://[^"\s]+?)/?"?\s*$', text)
     return find('CITATION.cff', 'url') + find('_quarto.yml', 'site-url')
 
 def addresses_in(texts):
@@ -218,7 +224,8 @@ def addresses_in(texts):
     slug, _, _ = address()
     repo = slug.split('/')[1]
     res = {m[1] for t in texts for m in _colab.finditer(t)}
-    return res | {m for t in texts for m in re.findall(rf'github\.com/([\w.-]+/{re.escape(repo)})(?![\w-])', t)} | {slug}
+    named = rf'github\.com/([\w.-]+/{re.escape(repo)})(?![\w-])'
+    return res | {m for t in texts for m in re.findall(named, t)} | {slug}
 
 def cmd_links(a):
     "Write the repository's public address everywhere, from settings.ini or `--set-repo`"
@@ -229,8 +236,10 @@ def cmd_links(a):
         m = re.fullmatch(r'https://github\.com/([\w.-]+)/([\w.-]+?)(\.git)?/?', a.set_repo)
         if not m: sys.exit(f'--set-repo {a.set_repo}: give an address like https://github.com/owner/repo')
         owner, repo = m[1], m[2]
-        if config().author_email.endswith('@users.noreply.github.com'): set_setting('author_email', f'{owner}@users.noreply.github.com')
-        for k, v in dict(user=owner, repo=repo, git_url=f'https://github.com/{owner}/{repo}').items(): set_setting(k, v)
+        hidden = '@users.noreply.github.com'
+        if config().author_email.endswith(hidden): set_setting('author_email', owner + hidden)
+        new = dict(user=owner, repo=repo, git_url=f'https://github.com/{owner}/{repo}')
+        for k, v in new.items(): set_setting(k, v)
     if a.set_repo or a.docs:
         new = (a.docs or pages(f'{owner}/{repo}')).rstrip('/')
         m = re.fullmatch(r'(https?://[^/]+)(/.*)?', new)
@@ -261,7 +270,8 @@ def link_problems():
     for o in 'CITATION.cff', '_quarto.yml':
         for want in f'https://github.com/{slug}', docs:
             if want not in texts.get(ROOT/o, ''): res.append(f'{o}: {want} is missing (tools/nb.py links)')
-    if config().user != slug.split('/')[0]: res.append(f'settings.ini: user={config().user} but git_url={config().git_url}')
+    if config().user != slug.split('/')[0]:
+        res.append(f'settings.ini: user={config().user} but git_url={config().git_url}')
     return res
 
 
@@ -270,8 +280,9 @@ def link_problems():
 def export(root):
     "`nbdev_export` in `root`"
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
-    res = subprocess.run([sys.executable, '-W', 'ignore', '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'],
-                         cwd=root, env=env, capture_output=True, text=True)
+    code = 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'
+    cmd = [sys.executable, '-W', 'ignore', '-c', code]
+    res = subprocess.run(cmd, cwd=root, env=env, capture_output=True, text=True)
     if res.returncode: raise RuntimeError(f'nbdev_export failed:\n{res.stderr}')
 
 def export_problems():
@@ -282,7 +293,9 @@ def export_problems():
             (d/rel(p)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(p, d/rel(p))
         export(d)
-        find = lambda r: {p.relative_to(r).as_posix(): p.read_text(encoding='utf-8') for p in (r/'al_repro').rglob('*.py') if p.name != '_names.py'}
+        def find(root): # path -> text
+            files = (p for p in (root/'al_repro').rglob('*.py') if p.name != '_names.py')
+            return {p.relative_to(root).as_posix(): p.read_text(encoding='utf-8') for p in files}
         new, old = find(d), find(ROOT)
     res = [f'{o}: no notebook exports it' for o in sorted(old.keys() - new.keys())]
     for o, txt in sorted(new.items()):
@@ -295,10 +308,12 @@ def export_problems():
 def _here(tree):
     "Nodes that surely run when `tree` does: not inside functions, branches, handlers, or where output is captured"
     todo = list(tree)
+    later = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda
+    perhaps = ast.If, ast.IfExp, ast.While, ast.BoolOp
     while todo:
         o = todo.pop()
         yield o
-        if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.If, ast.IfExp, ast.While, ast.BoolOp)): continue
+        if isinstance(o, (*later, *perhaps)): continue
         if isinstance(o, ast.With) and re.search('redirect|capture', ast.unparse(o.items[0])): continue
         if isinstance(o, ast.Try): todo += o.finalbody + ([] if o.handlers else o.body)
         else: todo += list(ast.iter_child_nodes(o))
@@ -307,7 +322,8 @@ def must_show(src):
     "Does code `src` surely leave an output: a print, a figure, or a closing value that is no call?"
     try: tree = ast.parse(src).body
     except SyntaxError: return False
-    names = [ast.unparse(o.func).split('.')[-1] for o in _here(tree) if isinstance(o, ast.Call) and all(k.arg != 'file' for k in o.keywords)]
+    calls = (o for o in _here(tree) if isinstance(o, ast.Call) and all(k.arg != 'file' for k in o.keywords))
+    names = [ast.unparse(o.func).split('.')[-1] for o in calls]
     if {'subplots', 'figure', 'subplot_mosaic'} & set(names) and 'close' not in names: return True
     if src.rstrip().endswith(';'): return False     # execnb drops stdout too
     if {'print', 'display'} & set(names): return True
@@ -322,7 +338,8 @@ def may_show(src):
     except SyntaxError: return False
     if not tree or not isinstance(tree[-1], ast.Expr) or src.rstrip().endswith(';'): return False
     o = tree[-1].value
-    return isinstance(o, ast.Call) and not ast.unparse(o.func).split('.')[-1].startswith(('test', 'check', 'assert', 'seed'))
+    quiet = 'test', 'check', 'assert', 'seed'
+    return isinstance(o, ast.Call) and not ast.unparse(o.func).split('.')[-1].startswith(quiet)
 
 def import_problem(cell):
     "What is wrong with the imports of a cell, which the docs execute without the cells before it; else None"
@@ -343,16 +360,24 @@ def marked_problem(cell):
     if not test: return None
     tree = parsed(cell.source)
     guarded = len(tree) == 1 and isinstance(tree[0], ast.If) and not tree[0].orelse
-    return None if guarded and ast.unparse(tree[0].test) == test else f'is marked, so all of it stands under `if {test}:`'
+    if guarded and ast.unparse(tree[0].test) == test: return None
+    return f'is marked, so all of it stands under `if {test}:`'
 
 def is_page(path, marks):
-    "Does the notebook at `path` read the project's files, so that it needs a clone? Those that export nothing do, tutorials apart"
+    "Does a notebook read the project's files, so that it needs a clone? Those that export nothing, tutorials apart"
     return 'default_exp' not in marks and path.parent.name != 'tutorials'
+
+def unrun_problem(cell):
+    "What is wrong with a cell that is `eval: false`: `run all` on Colab knows no directives; else None"
+    known = cell.source in (colab.DRIVE, colab.LAST) or colab.kind_of(cell.source)
+    if known or not re.search(r'(?m)^#\s*\|\s*eval:\s*false', cell.source): return None
+    return 'is `eval: false`, yet "run all" on Colab runs it; show a command as text, mark other code slow'
 
 def opening_problems(path, cells, marks):
     "What keeps a notebook from running alone on Colab: badge, install cell, switch, last cell; `marks` are its flags"
     slug, _, branch = address()
-    top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:4] + ['']*4
+    top = [c.source for c in cells if not c.source.startswith('#| default_exp')][:5] + ['']*5
+    drive = top.pop(2) if re.search(r'(?m)^DRIVE =', top[2]) else None
     code = [c.source for c in cells if c.cell_type == 'code']
     fastcore = any(re.search(r'(?m)^\s*(from|import) fastcore\b', o) for o in code)
     extra, clone = colab.kind_of(top[2]) or ('', is_page(path, marks))
@@ -360,10 +385,14 @@ def opening_problems(path, cells, marks):
     foreign = set(filter(None, extra.split(','))) - set(colab.EXTRAS)
     res = []
     if top[1] != badge: res.append(f'after the title comes the Colab badge, alone:\n{badge}')
+    if drive != colab.DRIVE and (drive or 'slow' in marks and clone):
+        res.append(f'between badge and install cell comes the cell on Drive:\n{colab.DRIVE}')
     if top[2] != install: res.append(f'after the badge comes the install cell:\n{install}')
     if foreign: res.append(f'installs the extra {", ".join(foreign)}; a notebook may need {" or ".join(colab.EXTRAS)}')
-    if 'slow' in marks and top[3] != colab.SWITCH: res.append(f'after the install cell comes the switch:\n{colab.SWITCH}')
-    if path.name != config().readme_nb and cells[-1].source != colab.LAST: res.append(f'the last cell is:\n{colab.LAST}')
+    if 'slow' in marks and top[3] != colab.SWITCH:
+        res.append(f'after the install cell comes the switch:\n{colab.SWITCH}')
+    if path.name != config().readme_nb and cells[-1].source != colab.LAST:
+        res.append(f'the last cell is:\n{colab.LAST}')
     return res
 
 def nb_problems(path):
@@ -387,8 +416,10 @@ def nb_problems(path):
         code = next(iter(p.source.strip().splitlines()), '')[:60]
         outs, n = c.get('outputs', []), len(c.source.splitlines())
         exports = 'nbdev_export(' in p.source and c.source != colab.LAST
-        if exports: say(f'cell {i} ({code}) is never run, as it calls nbdev_export; move the rest of it to a cell of its own')
+        never = 'is never run, as it calls nbdev_export; move the rest of it to a cell of its own'
+        if exports: say(f'cell {i} ({code}) {never}')
         if wrong := marked_problem(p): say(f'cell {i} ({code}) {wrong}')
+        if wrong := unrun_problem(c): say(f'cell {i} ({code}) {wrong}')
         if wrong := import_problem(p): say(f'cell {i} ({code}) {wrong}')
         if n > MAX_LINES: say(f'cell {i} ({code}) has {n} lines, more than {MAX_LINES}')
         text = nb2str(outs)
@@ -418,7 +449,8 @@ def cmd_check(a):
     except Exception as e: res.append(str(e))
     res += names.problems()
     try:
-        if not (ROOT/'README.md').exists() or readme() != read(ROOT/'README.md'): res.append('README.md: differs from nbs/index.ipynb; run tools/nb.py readme')
+        if not (ROOT/'README.md').exists() or readme() != read(ROOT/'README.md'):
+            res.append('README.md: differs from nbs/index.ipynb; run tools/nb.py readme')
     except Exception as e: res.append(f'README.md: {e}')
     res += link_problems()
     for o in res: print(o)
@@ -483,7 +515,8 @@ def main(argv=None):
     add('names', cmd_names)
     add('docs', cmd_docs)
     c = add('colab', cmd_colab)
-    c.add_argument('names', nargs='*', help='e.g. strategies/30_dal (default: the shortest notebook of each kind of installation)')
+    every = 'the shortest notebook of each kind of installation'
+    c.add_argument('names', nargs='*', help=f'e.g. strategies/30_dal (default: {every})')
     c.add_argument('--wheel', metavar='FILE', help='a wheel of this checkout (default: made here)')
     a = p.parse_args(argv)
     if getattr(a, 'wheel', None): a.wheel = Path(a.wheel).resolve()

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['chunk_rows', 'forward_pass', 'as_logits', 'check_gradients', 'logits_of', 'NoDropout', 'draw_masks', 'tail_shapes',
-           'apply_mask', 'tail', 'folded_head', 'mc_pass', 'n_samples', 'Group', 'Outputs', 'outputs', 'evaluate']
+           'apply_mask', 'tail', 'folded_head', 'mc_pass', 'n_samples', 'Members', 'Group', 'Outputs', 'outputs',
+           'evaluate']
 
 # %% ../../nbs/models/16_outputs.ipynb #f84f7c99
 import re
@@ -164,10 +165,34 @@ def n_samples(
     "How many Monte Carlo samples an output has."
     return int(name[3:] or default) if re.fullmatch(r'mc(:[1-9]\d*)?', name) else 0
 
+# %% ../../nbs/models/16_outputs.ipynb #7a5e0d10
+class Members:
+    "What a `Group` gives to one member: rows of what all share, or samples of its own where all are too many."
+    def of(self, name, i, at=slice(None)): # (k,...)
+        "Rows at the places `at` of output `name` of member `i`."
+        size = 4*len(self.ids[0])*n_samples(name, self.mc_samples)*getattr(self.fitted.net, 'n_classes', 0)
+        if size > self.most: return self.draw(name, i, at)
+        return self.get(name)[i][at] if size*len(self.ids) <= self.most else self.get((name, i))[0][at]
+
+    @plain_torch()
+    def draw(self, name, i, at=slice(None)): # (k,t,c)
+        "Samples of some rows of one member, which are not kept: the masks are those that all its rows get."
+        f, t = self.fitted, n_samples(name, self.mc_samples)
+        mc = mc_pass(member(f.net, i), self.x, self.ids[i][at][None], t, [torch_rng(f.seeds[i], 'mc', f.round)])
+        return self._sound(name, mc)[0]
+
+    def _sound(self, name, v): # v
+        if np.isfinite(v).all(): return v
+        raise ValueError(f"{name} of the model of round {self.fitted.round} contain NaN or infinity: training diverged; lower the recipe's lr")
+
+    def _of_member(self, name, i): # (1,u,t,c)
+        for k in [k for k in self.cache if isinstance(k, tuple)]: del self.cache[k] # another member's
+        return self.draw(name, i)[None]
+
 # %% ../../nbs/models/16_outputs.ipynb #b5a2ec62
-class Group:
+class Group(Members):
     "The lazily computed outputs of the members of a fit, each on its own ids."
-    most = 2**30 # bytes of Monte Carlo samples; where those of all members take more, they are drawn and held member by member
+    most = 2**30 # bytes of Monte Carlo samples; where those of all members take more, they are drawn member by member, and of one alone, the rows asked for
     def __init__(self,
         fitted, # a `Fitted` of m members
         x, # (n,c,h,w) uint8 images on its device
@@ -181,16 +206,6 @@ class Group:
         if name not in self.cache: self._compute(name)
         return self.cache[name]
 
-    def of(self, name, i): # (u,...)
-        "Output `name` of member `i`."
-        size = 4*len(self.ids)*len(self.ids[0])*n_samples(name, self.mc_samples)*getattr(self.fitted.net, 'n_classes', 0)
-        return self.get(name)[i] if size <= self.most or len(self.ids) == 1 else self.get((name, i))[0]
-
-    def _of_member(self, name, i): # (1,u,t,c)
-        for k in [k for k in self.cache if isinstance(k, tuple)]: del self.cache[k] # another member's
-        f, t = self.fitted, n_samples(name, self.mc_samples)
-        return mc_pass(member(f.net, i), self.x, self.ids[i][None], t, [torch_rng(f.seeds[i], 'mc', f.round)])
-
     @plain_torch()
     def _compute(self, name):
         f, ids = self.fitted, np.stack(self.ids)
@@ -199,9 +214,7 @@ class Group:
         elif isinstance(name, tuple): new = {name: self._of_member(*name)}
         elif t := n_samples(name, self.mc_samples): new = {name: mc_pass(f.net, self.x, ids, t, [torch_rng(s, 'mc', f.round) for s in f.seeds])}
         else: raise ValueError(f"output {name!r} is unknown; choose one of probs, logits, embeds, mc, or mc:100 for 100 samples")
-        for k,v in new.items():
-            if not np.isfinite(v).all(): raise ValueError(f"{k} of the model of round {f.round} contain NaN or infinity: training diverged; lower the recipe's lr")
-        self.cache.update(new)
+        self.cache.update({k: self._sound(k, v) for k,v in new.items()})
 
 # %% ../../nbs/models/16_outputs.ipynb #97960008
 class Outputs:
@@ -214,7 +227,7 @@ class Outputs:
         "The rows `ids` of output `name`; `ValueError` for an id that is not covered."
         at = self._order[np.minimum(np.searchsorted(self.ids, ids, sorter=self._order), len(self.ids) - 1)]
         if (miss := np.asarray(ids)[self.ids[at] != ids]).size: raise ValueError(f"id {miss[0]} is not among the {len(self.ids)} rows of these outputs")
-        return self.group.of(name, self.member)[at]
+        return self.group.of(name, self.member, at)
 
 # %% ../../nbs/models/16_outputs.ipynb #e5633457
 def outputs(

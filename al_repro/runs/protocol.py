@@ -59,8 +59,8 @@ class Protocol:
         Without the defaults for strategies and seeds, on which no single run depends, without later fields that
         have their default, and without the path of a folder."""
         told = [f for f in fields(self) if f.name not in ('strategies', 'seeds')]
-        kept = (f for f in told if f.name not in PROTOCOL_LATER or getattr(self, f.name) != f.default)
-        d = {f.name: getattr(self, f.name) for f in kept}
+        values = {f.name: getattr(self, f.name) for f in told}
+        d = {f.name: values[f.name] for f in told if f.name not in PROTOCOL_LATER or values[f.name] != f.default}
         if self.pretext: d['pretext'] = self.pretext.json()
         own = self.data.startswith('folder:')
         return d | dict(recipe=self.recipe.json(), data=f'folder:{self.data_name}' if own else self.data)

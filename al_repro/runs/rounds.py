@@ -36,6 +36,9 @@ class TimedGroup(Group):
     def get(self, name): # (m,u,...) float32 numpy
         "As of `Group`."
         with self.watch: return super().get(name)
+    def draw(self, *which): # (k,t,c)
+        "As of `Group`."
+        with self.watch: return super().draw(*which)
 
 class Trained(NamedTuple):
     "A group after the training of a round."

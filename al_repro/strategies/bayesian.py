@@ -12,6 +12,7 @@ import math
 import numpy as np
 from ..checks import check_whole
 from ..query.inputs import check_probs
+from ..query.query import score_samples
 from ..query.strategy import strategy
 from ..select.topk import top_k
 from .uncertainty import entropy_score, least_confidence_score
@@ -74,9 +75,9 @@ def check_samples(samples=100, of='votes'): # as for `variation_ratio`
 
 def _mc_score(name, score, default): # a strategy with the option `samples`
     "Label the k rows whose Monte Carlo samples score highest."
-    def f(query, k, samples=default): check_samples(samples); return query.unlabelled[top_k(score(query.samples(samples)), k, query.ties)]
+    def f(query, k, samples=default): check_samples(samples); return query.unlabelled[top_k(score_samples(query, score, samples), k, query.ties)]
     f.__name__, f.__doc__ = name, score.__doc__.partition('; `')[0] + '.'
-    s = strategy(name, needs=('mc',), score=lambda query, samples=default: score(query.samples(samples)))(f)
+    s = strategy(name, needs=('mc',), score=lambda query, samples=default: score_samples(query, score, samples))(f)
     s.check = check_samples # `build` asks it before anything runs
     return s
 
@@ -91,7 +92,11 @@ def _votes_then_mean(mc, of='votes'): # (u,)
     "Variation ratio with ties broken by the mean: the addition is less than 1/t, one vote."
     return variation_ratio_score(mc, of) + predictive_least_confidence_score(mc)/np.shape(mc)[1]
 
-@strategy('variation_ratio', needs=('mc',), score=lambda query, samples=100, of='votes': _votes_then_mean(query.samples(samples), of))
+def _doubt(query, samples=100, of='votes'): # (u,)
+    "What `variation_ratio` ranks by."
+    return score_samples(query, lambda mc: _votes_then_mean(mc, of), samples)
+
+@strategy('variation_ratio', needs=('mc',), score=_doubt)
 def variation_ratio(
     query, # a `Query` with Monte Carlo samples (u,t,c)
     k, # ids to pick
@@ -100,6 +105,6 @@ def variation_ratio(
 ): # (k,) ids, highest first
     "Share of samples that do not vote for the winner (Freeman, 1965), ties to the least confident mean."
     check_samples(samples, of)
-    return query.unlabelled[top_k(_votes_then_mean(query.samples(samples), of), k, query.ties)]
+    return query.unlabelled[top_k(_doubt(query, samples, of), k, query.ties)]
 
 variation_ratio.check = check_samples # `build` asks it before anything runs

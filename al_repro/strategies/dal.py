@@ -7,16 +7,17 @@ __all__ = ['Discriminator', 'mlp3', 'disc_epoch', 'train_discriminators', 'log_o
 
 # %% ../../nbs/strategies/30_dal.ipynb #345c2bd2
 from dataclasses import dataclass
-import numpy as np, torch
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import nn
 from ..checks import check_number, check_whole
-from ..models.memory import by_parts, row_bytes, rows_that_fit
-from ..models.nets import Net, Linear, init_weights
-from ..select.topk import top_k
+from ..models.memory import by_parts, held, row_bytes, rows_that_fit
+from ..models.nets import init_weights, Linear, Net
 from ..models.train import keep
 from ..query.query import check_pixels
-from ..query.strategy import guard, together, in_steps, select_many
+from ..query.strategy import guard, in_steps, select_many, together
+from ..select.topk import top_k
 
 # %% ../../nbs/strategies/30_dal.ipynb #6145ad34
 @dataclass(frozen=True)
@@ -43,14 +44,16 @@ def mlp3(
 # %% ../../nbs/strategies/30_dal.ipynb #84d597c8
 def disc_epoch(
     net, opt, # a `Net` of m members and its optimiser, both changed in place
-    x, y, # (m,n,d) rows in the order of training, (m,n) classes
+    x, y, # (m,n,d) rows, (m,n) classes
     weight, # (2,) of the classes in the loss, or None
     batch, # rows of a step
+    order=None, # (m,n) of training; None: as they stand
 ): # (m,) accuracy, each batch judged just before its step
-    "One pass over the rows; the running training accuracy of each member."
-    hits = 0
-    for xb,yb in zip(x.split(batch, 1), y.split(batch, 1)):
-        z = net(xb)
+    "One pass over the rows, which may be `Fetched`; the running training accuracy of each member."
+    hits, members = 0, torch.arange(len(x), device=y.device)[:,None]
+    if order is None: order = torch.arange(x.shape[1], device=y.device).expand(len(x), -1)
+    for at in order.split(batch, 1):
+        z, yb = net(x[members, at]), y[members, at]
         loss = F.cross_entropy(z.flatten(0, 1), yb.flatten(), weight, reduction='sum')/yb.shape[1]
         opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
         hits = hits + (z.detach().argmax(2) == yb).sum(1)
@@ -58,7 +61,7 @@ def disc_epoch(
 
 # %% ../../nbs/strategies/30_dal.ipynb #9a8141cf
 def train_discriminators(
-    x, # (m,n,d) rows of each member: its labelled ones first
+    x, # (m,n,d) rows of each member, a tensor or `Fetched`: its labelled ones first
     n_labelled, # how many of the n rows are labelled
     generators, # m CPU generators, for weights and shuffles
     how=Discriminator(), # sizes, Adam, stop
@@ -67,12 +70,12 @@ def train_discriminators(
     m, n, d = x.shape
     net = mlp3(d, how.width, generators).to(x.device)
     opt = torch.optim.Adam(net.parameters(), lr=how.lr, fused=True)
-    y = (torch.arange(n, device=x.device) >= n_labelled).long()
+    y = (torch.arange(n, device=x.device) >= n_labelled).long().expand(m, -1)
     weight = torch.tensor([n/n_labelled, n/(n - n_labelled)], device=x.device)/2 if how.balanced else None
-    log, kept, rows = [None]*m, {k: v.clone() for k,v in net.state_dict().items()}, torch.arange(m, device=x.device)[:,None]
+    log, kept = [None]*m, {k: v.clone() for k,v in net.state_dict().items()}
     for epoch in range(1, how.max_epochs + 1):
         order = torch.stack([torch.randperm(n, generator=g) for g in generators]).to(x.device)
-        acc = disc_epoch(net, opt, x[rows, order], y[order], weight, how.batch).tolist()
+        acc = disc_epoch(net, opt, x, y, weight, how.batch, order).tolist()
         ended = [l is None and (a > how.stop or epoch == how.max_epochs) for l,a in zip(log, acc)]
         for i in np.flatnonzero(ended): log[i] = dict(epochs=epoch, stop='accuracy' if acc[i] > how.stop else 'max_epochs', accuracy=round(acc[i], 6))
         if any(ended): keep(kept, net, torch.tensor(ended, device=x.device))
@@ -103,6 +106,11 @@ def _sample(query, train_on): # ids of U to train on
     return query.rng.choice(u, max(1, int(train_on*len(query.labelled))), replace=False)
 
 # %% ../../nbs/strategies/30_dal.ipynb #9337adb0
+def _maker(queries, on, ids): # (m,b) positions -> (m,b,d) rows; ids: (n,) for each query
+    "What fetches rows of several queries to their device."
+    def make(at): return torch.as_tensor(np.stack([_inputs(q, on, i[p]) for q,i,p in zip(queries, ids, at.numpy())]), device=queries[0].device)
+    return make
+
 def discriminate(
     queries, # a list of `Query`
     how=Discriminator(), # sizes, Adam, stop
@@ -115,9 +123,12 @@ def discriminate(
     sizes = [(len(q.labelled), len(s), len(q.unlabelled)) for q,s in zip(queries, samples)]
     for size in dict.fromkeys(sizes):
         at = [i for i,s in enumerate(sizes) if s == size]
-        stack = lambda ids: torch.as_tensor(np.stack([_inputs(queries[i], on, ids(i)) for i in at]), device=queries[at[0]].device)
-        net, log = train_discriminators(stack(lambda i: np.concatenate([queries[i].labelled, samples[i]])), size[0], [gens[i] for i in at], how)
-        def part(a, b): return log_odds(net, stack(lambda i: queries[i].unlabelled[a:b])).cpu().numpy()
+        group = [queries[i] for i in at]
+        x = held(_maker(group, on, [np.concatenate([queries[i].labelled, samples[i]]) for i in at]), len(at), size[0] + size[1])
+        net, log = train_discriminators(x, size[0], [gens[i] for i in at], how)
+        del x
+        pool = _maker(group, on, [q.unlabelled for q in group])
+        def part(a, b): return log_odds(net, pool(torch.arange(a, b).expand(len(group), -1))).cpu().numpy()
         d = net.body[0].weight.shape[-1]
         score = np.concatenate(by_parts(part, size[2], rows_that_fit(4096, row_bytes(net, (len(at), 1, d)))), 1)
         for j,i in enumerate(at):

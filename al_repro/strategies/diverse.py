@@ -13,9 +13,10 @@ import importlib.util, math
 import numpy as np
 from scipy.spatial.distance import cdist
 from ..checks import check_number
+from ..query.query import score_samples
+from ..query.strategy import by_score, strategy
 from ..select.facility import facility_location
 from ..select.kmeans import assign_distinct, weighted_kmeans
-from ..query.strategy import by_score, strategy
 from ..select.topk import top_k
 from .uncertainty import entropy_score, margin_score
 
@@ -58,20 +59,41 @@ def _filled(picks, k, m): # (k,) distinct positions
     return np.r_[picks, np.setdiff1d(np.arange(m), picks)[:k - len(picks)]]
 
 # %% ../../nbs/strategies/50_diverse.ipynb #fbe3c7ed
+def _excess(part, served): # (b,) float64
+    "Sums of what exceeds `served`; `part` (b,c) is used up."
+    part -= served
+    return np.maximum(part, 0, out=part).sum(1, dtype=np.float64)
+
+def _gains(s, rows, served): # (len(rows),) float64
+    "What each of the candidates `rows` adds, a few at a time."
+    step = max(1, 2**18//len(served)) if getattr(s, 'held', True) else 32
+    return np.concatenate([_excess(s[rows[a:a + step]], served) for a in range(0, len(rows), step)])
+
+def _losses(s, columns, before, after): # (m,) float64
+    "What each candidate adds less once `columns` are served better than before."
+    out, step = np.empty(len(s)), max(1, 2**18//len(columns))
+    for a in range(0, len(s), step):
+        part = s.block(a, a + step, columns) if hasattr(s, 'block') else s[a:a + step].take(columns, 1)
+        out[a:a + step] = _excess(part.copy(), before) - _excess(part, after)
+    return out
+
 def greedy_cover(
     s, # (m,n) 0 or more: how well candidate i serves j; an array, or `Similarities`
     k, # picks
 ): # (k,) positions, each the one that adds most; ties, and all once nothing is gained, to the smaller one
-    "Greedy for the sum over j of the largest s[i,j] among the picks, exact (Minoux, 1978, in blocks)."
-    served, bound, picks = np.zeros(s.shape[1], s.dtype), np.full(len(s), np.inf), []
+    "Greedy for the sum over j of the largest s[i,j] among the picks, exact: gains are corrected where a pick serves better, those of the leaders summed anew."
+    served, picks = np.zeros(s.shape[1], s.dtype), []
+    gains = _gains(s, np.arange(len(s)), served)
+    off = gains.max(initial=0)*(1e-12 if getattr(s, 'held', True) else 1e-6) # more than the corrections are rounded by
     while len(picks) < k:
-        fresh = np.zeros(len(s), bool)
-        while not fresh[i := int(bound.argmax())]:
-            block = np.argsort(np.where(fresh, -1, bound), kind='stable')[-32:]
-            bound[block] = np.maximum(s[block] - served, 0).sum(1, dtype=np.float64)*~np.isin(block, picks)
-            fresh[block] = True
-        if bound[i] <= 0: break
-        picks.append(i); served = np.maximum(served, s[i])
+        lead = np.flatnonzero(gains >= gains.max() - off)
+        gains[lead] = _gains(s, lead, served)
+        i = int(lead[gains[lead].argmax()])
+        if gains[i] <= 0: break
+        row, better = s[i], np.flatnonzero(s[i] > served)
+        gains -= _losses(s, better, served[better], row[better])
+        served[better], gains[i] = row[better], -np.inf
+        picks.append(i)
     return _filled(picks, k, len(s))
 
 # %% ../../nbs/strategies/50_diverse.ipynb #787324e6
@@ -89,33 +111,38 @@ def _apricot(s, k, optimizer, seed): # (k,) positions
 SIMILARITY_BYTES = 1_700_000_000 # of similarities held at once
 
 class Similarities:
-    "A matrix for `greedy_cover`: held as a table where it fits in `SIMILARITY_BYTES`, else computed row by row when asked for."
-    def __init__(self, rows, shape, dtype=np.float64): # rows: positions -> (b,n)
+    "A matrix for `greedy_cover`: held as a table where it fits in `SIMILARITY_BYTES`, else computed when asked for."
+    def __init__(self, rows, shape, dtype=np.float64): # rows: positions, columns -> (b,c)
         self.rows, self.shape, self.dtype = rows, shape, np.dtype(dtype)
         self.held = math.prod(shape)*self.dtype.itemsize <= SIMILARITY_BYTES
         self.table = np.empty(shape, dtype) if self.held else None
         if self.held:
-            for i in self.chunks(): self.table[i] = rows(i)
+            for i in self.chunks(): self.table[i] = rows(i, slice(None))
     def __len__(self): return self.shape[0]
-    def __getitem__(self, i): return self.table[i] if self.held else self.rows(np.atleast_1d(i)).reshape(*np.shape(i), self.shape[1])
+    def __getitem__(self, i):
+        if self.held: return self.table[i]
+        return self.rows(np.atleast_1d(i), slice(None)).reshape(*np.shape(i), self.shape[1])
+    def block(self, a, b, columns): # (b-a,c)
+        "Some columns of the rows from a up to b."
+        return self.table[a:b].take(columns, 1) if self.held else self.rows(np.arange(a, min(b, len(self))), columns)
     def chunks(self): # positions, a few rows at a time
         step = max(32, 2**22//max(1, self.shape[1]))
         return (np.arange(a, min(a + step, len(self))) for a in range(0, len(self), step))
     def max(self): return max((self[i].max() for i in self.chunks()), default=0.)
-    def map(self, f): # f: (b,n) rows, their positions -> (b,n)
-        "The same with every row changed by `f`, in place where rows are held."
+    def map(self, f): # f: (b,c) entries, their positions, their columns -> (b,c)
+        "The same with every entry changed by `f`, in place where rows are held."
         if self.held:
-            for i in self.chunks(): self.table[i] = f(self.table[i], i)
+            for i in self.chunks(): self.table[i] = f(self.table[i], i, slice(None))
             return self
-        return Similarities(lambda i: f(self.rows(i), i), self.shape, self.dtype)
+        return Similarities(lambda i, j: f(self.rows(i, j), i, j), self.shape, self.dtype)
 
 # %% ../../nbs/strategies/50_diverse.ipynb #80b91abe
 def squared_distances(
     x, # (m,d) embeddings, numpy
 ): # (m,m) `Similarities`
     "Squared distances of all rows; `ValueError` if these are too large."
-    def rows(i):
-        d = cdist(x[i], x, 'sqeuclidean')
+    def rows(i, j):
+        d = cdist(x[i], x[j], 'sqeuclidean')
         if not np.isfinite(d).all(): raise ValueError(f"embeds have squared distances beyond {d.dtype}; scale them down")
         return d
     return Similarities(rows, (len(x), len(x)))
@@ -133,8 +160,8 @@ def facility_picks(
     import torch
     if optimizer == 'greedy' and similarity == 'squared': return facility_location(torch.as_tensor(x, device=device), k)
     s = squared_distances(x)
-    if similarity == 'distance': s = s.map(lambda d, i: np.sqrt(d))
-    else: top = s.max(); s = s.map(lambda d, i: top - d)
+    if similarity == 'distance': s = s.map(lambda d, *_: np.sqrt(d))
+    else: top = s.max(); s = s.map(lambda d, *_: top - d)
     return greedy_cover(s, k) if optimizer == 'greedy' else _apricot(s, k, optimizer, seed)
 
 # %% ../../nbs/strategies/50_diverse.ipynb #d76342ac
@@ -153,7 +180,7 @@ def submodular(
     beta=10, # candidates for each pick; all that are left where these are fewer
     optimizer='greedy', # exact; or apricot's lazy, two-stage, naive, stochastic
     similarity='squared', # or distance: what cardinal's code does
-): # (k,) ids in the order picked
+): # (k,) ids in the order picked; with similarity=distance similarities of at most `KEPT_BYTES` are held
     "Facility location among the beta*k smallest margins (Zhdanov, 2019, Submodular)."
     check_diverse(beta, optimizer=optimizer, similarity=similarity)
     near = shortlist(query, margin_score(query.probs), k, beta)
@@ -236,7 +263,7 @@ def same_class(
     "Largest squared distance - squared distance within a class, 0 between classes (Wei et al., 2015, nearest neighbour)."
     d = squared_distances(x)
     top = d.max()
-    return d.map(lambda rows, i: (top - rows)*(classes[i, None] == classes))
+    return d.map(lambda d, i, j: (top - d)*(classes[i, None] == classes[j]))
 
 # %% ../../nbs/strategies/50_diverse.ipynb #458f5436
 @strategy('fass', needs=('probs', 'embeds'))
@@ -245,7 +272,7 @@ def fass(
     k, # ids to pick
     beta=10, # candidates for each pick; all that are left where these are fewer
     f='facility', # or nearest: candidates are served by picks of their predicted class only
-): # (k,) ids in the order picked
+): # (k,) ids in the order picked; with f=nearest similarities of at most `KEPT_BYTES` are held
     "Facility location or nearest-neighbour cover among the beta*k largest entropies (Wei et al., 2015)."
     check_diverse(beta, f=f)
     near = shortlist(query, entropy_score(query.probs), k, beta)
@@ -286,12 +313,14 @@ def suggestive_annotation(
     query, # a `Query` with samples (u,t,c) and embeddings (u,d), of which only directions from 0 count: a shift of all rows changes the picks
     k, # ids to pick
     beta=2, # candidates for each pick; all that are left where these are fewer
-): # (k,) ids in the order picked
+): # (k,) ids in the order picked; similarities of at most `KEPT_BYTES` are held
     "Greedy cover of the whole pool by k of the beta*k rows on which the members disagree most (Yang et al., 2017)."
     check_diverse(beta)
-    near = shortlist(query, disagreement(query.mc), k, beta)
+    near = shortlist(query, score_samples(query, disagreement), k, beta)
     x, unit = query.rows('embeds', query.unlabelled[near]), directions(query.embeds)
-    def rows(i): c = unit[near[i]] @ unit.T; return np.clip(c, 0, 1, out=c)
+    def rows(i, j):
+        c = unit[near[i]] @ unit[j].T
+        return np.clip(c, 0, 1, out=c)
     return query.unlabelled[near[_log(query, near, x, greedy_cover(Similarities(rows, (len(near), len(unit)), unit.dtype), k))]]
 
 suggestive_annotation.check = check_diverse

@@ -7,21 +7,22 @@ __all__ = ['egl_last_layer_score', 'egl_all_layers_score', 'check_egl', 'egl', '
 
 # %% ../../nbs/strategies/16_egl.ipynb #596e3914
 from collections import Counter
-import numpy as np, torch
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from ..checks import check_whole
-from ..models.memory import LIMIT, by_parts, is_gpu_fault
-from ..models.nets import Linear
 from ..models.contexts import as_caller, plain_torch
+from ..models.memory import by_parts, is_gpu_fault, LIMIT, row_bytes, rows_that_fit
+from ..models.nets import Linear
 from ..models.outputs import as_logits, check_gradients, logits_of
+from ..models.train import images
 from ..query.inputs import check_finite_rows
 from ..query.query import check_pixels
 from ..query.strategy import guard, strategy
 from ..select.topk import top_k
-from ..models.train import images
 
 # %% ../../nbs/strategies/16_egl.ipynb #36436d66
 def egl_last_layer_score(
@@ -279,6 +280,44 @@ def check_chunk(chunk=100): # as for `chunk_egl`
     "`ValueError` for a chunk that is no number of rows."
     check_whole(dict(chunk=chunk))
 
+# %% ../../nbs/strategies/16_egl.ipynb #7a5e0d07
+def _mean_gradients(model, x, weights, classes, n): # (b,c) logits; for each class the gradients of the weights, or None
+    "Of the summed loss of rows `x`, divided by `n`, every label set to a class of `classes`."
+    z, _ = _forward(model, _batch(x, model), [])
+    losses = -z.log_softmax(1).sum(0)/n
+    return z.detach(), (torch.autograd.grad(losses[c], weights, retain_graph=True, allow_unused=True) for c in classes)
+
+def _squared_length(grads): return sum((g.double()**2).sum() for g in grads if g is not None)
+
+def _lengths_at_once(model, x, weights, classes): # (b,c) logits, (c,) squared lengths of the gradients of the mean loss
+    z, grads = _mean_gradients(model, x, weights, range(classes), len(x))
+    return z, torch.stack([_squared_length(g) for g in grads])
+
+def _lengths_in_parts(model, x, weights, classes, rows): # the same
+    "Sums over parts of `rows` rows, for as many classes together as their gradients fit in `LIMIT` twice."
+    some, lengths = max(1, LIMIT//(2*sum(w.numel()*w.element_size() for w in weights))), []
+    for now in torch.arange(classes).split(some):
+        sums = [[torch.zeros_like(w) for w in weights] for _ in now]
+        def part(a, b):
+            z, grads = _mean_gradients(model, x[a:b], weights, now, len(x))
+            for s,g in zip(sums, list(grads)): # all of them first: a part that runs out of memory is done again
+                for u,v in zip(s, g): u += 0 if v is None else v
+            return z
+        z = torch.cat(by_parts(part, len(x), rows))
+        lengths += map(_squared_length, sums)
+    return z, torch.stack(lengths)
+
+# %% ../../nbs/strategies/16_egl.ipynb #7a5e0d08
+def _chunk_lengths(model, x, weights, classes): # (b,c) logits, (c,) squared lengths of the gradients of the mean loss
+    "All rows of a chunk at once where their maps fit in `LIMIT` bytes, else in parts."
+    rows = rows_that_fit(len(x), row_bytes(model, (1, *x.shape[1:]), grad=True))
+    try:
+        if rows == len(x): return _lengths_at_once(model, x, weights, classes)
+    except torch.cuda.OutOfMemoryError:
+        if len(x) == 1: raise
+        rows = (len(x) + 1)//2
+    return _lengths_in_parts(model, x, weights, classes, rows)
+
 # %% ../../nbs/strategies/16_egl.ipynb #4c2de6cb
 @plain_torch()
 def chunk_egl_score(
@@ -289,13 +328,11 @@ def chunk_egl_score(
     "What DAL's reference code calls EGL, sum_c p_c a_c with a_c from the mean loss of a whole chunk; `ValueError` for a model in training mode."
     check_chunk(chunk); _check_model(model)
     if len(x): _check_reach(model, _batch(x[:1], model))
+    classes = _forward(model, _batch(x[:1], model), [])[0].shape[1] if len(x) else 0
     weights, scores = [w for w in model.parameters() if w.requires_grad], [np.empty(0)]
     for i in range(0, len(x), chunk):
-        z, _ = _forward(model, _batch(x[i:i + chunk], model), [])
-        losses = -z.log_softmax(1).mean(0) # every label set to c
-        grads = (torch.autograd.grad(l, weights, retain_graph=True, allow_unused=True) for l in losses)
-        a = torch.stack([sum((g.double()**2).sum() for g in gs if g is not None) for gs in grads])
-        scores.append((z.detach().double().softmax(1) @ a).cpu().numpy())
+        z, a = _chunk_lengths(model, x[i:i + chunk], weights, classes)
+        scores.append((z.double().softmax(1) @ a).cpu().numpy())
     return np.concatenate(scores)
 
 # %% ../../nbs/strategies/16_egl.ipynb #d4e367b6

@@ -10,18 +10,19 @@ __all__ = ['rotation_score', 'class_score', 'pal_loss', 'Pal', 'scoring_net', 'g
 # %% ../../nbs/strategies/68_pal.ipynb #a6ce0fe3
 import copy, math
 from dataclasses import dataclass
-import numpy as np, torch
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import nn
 from ..checks import check_number, check_whole
-from ..models.memory import by_parts
-from ..models.nets import MODELS, build_model, init_weights
+from ..models.loop import Diverged
+from ..models.memory import by_parts, held
+from ..models.nets import build_model, init_weights, MODELS
 from ..models.outputs import chunk_rows
+from ..models.train import images
 from ..query.query import check_pixels
 from ..query.strategy import together
 from ..select.topk import top_k
-from ..models.loop import Diverged
-from ..models.train import images
 from .vaal import endless_batches
 
 # %% ../../nbs/strategies/68_pal.ipynb #3b6380fb
@@ -146,6 +147,9 @@ def _images(queries, ids): # (m,b,c,h,w) float32 on the queries' device; ids: (b
     rows = torch.as_tensor(np.stack([q.rows('x', i) for q,i in zip(queries, ids)]), device=queries[0].device)
     return images(rows) if rows.dtype == torch.uint8 else rows.float()
 
+def _to_train_on(queries, ids): # (m,l,c,h,w), held where they fit, or `Fetched`; ids: (l,) for each query
+    return held(lambda at: _images(queries, [i[p] for i,p in zip(ids, at.numpy())]), len(queries), len(ids[0]))
+
 @torch.inference_mode()
 def pool_scores(
     net, # of m members, in evaluation mode
@@ -172,7 +176,7 @@ def pick_parts(
     n_classes, generators, how, # 0: rotations only; a CPU generator for each; a `Pal`
 ): # for each query (k,) ids
     "Train a scoring network for each query and pick in parts; `Diverged` for scores that are no numbers; logs each training."
-    x = _images(queries, [q.labelled for q in queries])
+    x = _to_train_on(queries, [q.labelled for q in queries])
     y = torch.as_tensor(np.stack([q.labels if n_classes else np.full(len(q.labelled), -1) for q in queries]), device=x.device)
     net = train_scorer(x, y, n_classes, generators, how)
     note(queries, net, x, y, how.epochs, how)
@@ -186,7 +190,7 @@ def pick_parts(
 
 def tuned_rotation(net, queries, picks, generators, how): # (m,u) rotation scores
     "Of the network fine-tuned on the picks; logs it."
-    x = _images(queries, picks)
+    x = _to_train_on(queries, picks)
     fine = tune_scorer(net, x, generators, how)
     note(queries, fine, x, torch.full(x.shape[:2], -1, device=x.device), how.tune, how)
     return pool_scores(fine, queries)[0]

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['kl_normal', 'vae_loss', 'tell_loss', 'pass_loss', 'Vaal', 'perceptron', 'VaalNets', 'endless_batches', 'vae_step',
-           'tell_step', 'train_vaal', 'unlabelled_odds', 'check_vaal', 'vaal']
+           'tell_step', 'train_vaal', 'labelled_odds', 'unlabelled_odds', 'check_vaal', 'vaal']
 
 # %% ../../nbs/strategies/66_vaal.ipynb #1f6b681e
 from dataclasses import dataclass
-import numpy as np, torch
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import nn
 from ..checks import check_number, check_whole
-from ..models.nets import Net, Linear, init_weights
+from ..models.memory import by_parts, held, row_bytes, rows_that_fit
+from ..models.nets import init_weights, Linear, Net
 from ..query.inputs import check_finite_rows
 from ..query.query import check_pixels
 from ..query.strategy import together
@@ -126,7 +128,7 @@ def tell_step(
 
 # %% ../../nbs/strategies/66_vaal.ipynb #a8182424
 def train_vaal(
-    labelled, unlabelled, # (m,l,p) and (m,u,p) images of each member
+    labelled, unlabelled, # (m,l,p) and (m,u,p) images of each member: tensors, or `Fetched`
     generators, # m CPU generators, for weights, batches and noise
     how=Vaal(), # sizes, weights, length
 ): # `VaalNets`, and for each member dict(steps, error, kl, tell): the last step's
@@ -150,6 +152,21 @@ def _images(query, ids): # (len(ids),p) float32
     rows = check_finite_rows(query.rows('x', ids), 'x').reshape(len(ids), -1)
     return rows.astype(np.float32)/127.5 - 1 if rows.dtype == np.uint8 else rows.astype(np.float32)
 
+@torch.inference_mode()
+def labelled_odds(
+    nets, # `VaalNets`
+    x, # (m,u,p) images, a tensor or `Fetched`
+): # (m,u) log-odds of being labelled
+    "What the discriminator makes of the means of the codes, part by part."
+    size = row_bytes(nets.encoder, (len(x), 1, *x.shape[2:]))
+    return torch.cat(by_parts(lambda a, b: nets.odds(nets.encode(x[:,a:b])[0]), x.shape[1], rows_that_fit(4096, size)), 1)
+
+def _pool(queries, ids): # (m,n,p) float32 on their device, or `Fetched`; ids: (n,) for each query
+    "Images of several queries, held where they fit."
+    def make(at): return torch.as_tensor(np.stack([_images(q, i[p]) for q,i,p in zip(queries, ids, at.numpy())]), device=queries[0].device)
+    return held(make, len(queries), len(ids[0]))
+
+# %% ../../nbs/strategies/66_vaal.ipynb #7a5e0d09
 def unlabelled_odds(
     queries, # a list of `Query` with images and a labelled set
     how=Vaal(), # sizes, weights, length
@@ -159,10 +176,10 @@ def unlabelled_odds(
     sizes = [(len(q.labelled), len(q.unlabelled)) for q in queries]
     for size in dict.fromkeys(sizes):
         at = [i for i,s in enumerate(sizes) if s == size]
-        stack = lambda part: torch.as_tensor(np.stack([_images(queries[i], getattr(queries[i], part)) for i in at]), device=queries[at[0]].device)
-        unlabelled = stack('unlabelled')
-        nets, log = train_vaal(stack('labelled'), unlabelled, [gens[i] for i in at], how)
-        with torch.inference_mode(): score = -torch.cat([nets.odds(nets.encode(c)[0]) for c in unlabelled.split(4096, 1)], 1).cpu().numpy()
+        group = [queries[i] for i in at]
+        unlabelled = _pool(group, [q.unlabelled for q in group])
+        nets, log = train_vaal(_pool(group, [q.labelled for q in group]), unlabelled, [gens[i] for i in at], how)
+        score = -labelled_odds(nets, unlabelled).cpu().numpy()
         for j,i in enumerate(at): out[i] = score[j]; queries[i].log.append(log[j])
     return out
 
