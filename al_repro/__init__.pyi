@@ -32,6 +32,7 @@ from .query.strategy import preselect as preselect
 from .query.strategy import select_many as select_many
 from .query.strategy import strategy as strategy
 from .query.strategy import together as together
+from .runs.merge import merge as merge
 from .runs.paper import Experiment as Experiment
 from .runs.paper import Paper as Paper
 from .runs.paper import Setting as Setting
@@ -42,7 +43,7 @@ from .runs.paper import three_columns as three_columns
 from .runs.protocol import Protocol as Protocol
 from .runs.records import load_records as load_records
 from .runs.records import table as table
-from .runs.runner import replay as replay
+from .runs.rounds import replay as replay
 from .runs.runner import run as run
 from .runs.study import Study as Study
 from .runs.study import run_study as run_study

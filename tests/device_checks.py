@@ -17,10 +17,11 @@ from al_repro.query.spec import build, known
 from al_repro.query.strategy import select_many
 from al_repro.models.recipe import Recipe
 from al_repro.models.train import fit
-from al_repro import cli
+from al_repro.cli import main as cli
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
-from al_repro.runs.runner import run_group, same_run
+from al_repro.runs.group import run_group
+from al_repro.runs.records import same_run
 from al_repro.runs.starts import make_query
 from al_repro.strategies.bal import two_nearest
 from al_repro.strategies.dfal import deepfool, deepfool_loop

@@ -5,11 +5,12 @@ import numpy as np, pytest
 import falsecuda
 from al_repro.models.assets import asset_path, read_npz, write_npz
 from al_repro.data.catalog import load
-from al_repro import cli
+from al_repro.cli import main as cli
 from al_repro.runs import starts
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records, read_json
-from al_repro.runs.runner import Stopped, run, run_group
+from al_repro.runs.group import Stopped, run_group
+from al_repro.runs.runner import run
 from al_repro.query.spec import Spec
 
 why = f'torch has no {", ".join(falsecuda.MISSING)}'

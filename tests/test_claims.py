@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd, pytest
 
 from al_repro.query.spec import Spec
-from al_repro.runs import records, runner
+from al_repro.runs import group, records
 from al_repro.papers.bal.claims import BAL_CLAIMS
 from al_repro.evidence.claims import Claim, MARGINS_SINCE, Part, base_name, written
 from al_repro.evidence.combine import HOW
@@ -68,14 +68,14 @@ def test_a_run_keeps_the_day_on_which_it_began(tmp_path, monkeypatch):
     from al_repro.data.catalog import load
     data, p, spec = load('digits'), protocols('dal', 'digits', 'smoke')[0], Spec.make('random')
     begin = lambda day: monkeypatch.setattr(records, 'today', lambda: day)
-    def stop(): raise runner.Stopped
+    def stop(): raise group.Stopped
     begin('2026-12-01')
-    with pytest.raises(runner.Stopped): runner.run_group(p, spec, [0], data, tmp_path, on_round=stop)
+    with pytest.raises(group.Stopped): group.run_group(p, spec, [0], data, tmp_path, on_round=stop)
     begin('2026-12-02')
-    resumed, = runner.run_group(p, spec, [0], data, tmp_path)
+    resumed, = group.run_group(p, spec, [0], data, tmp_path)
     assert resumed['done'] and resumed['versions']['begun'] == '2026-12-01'
-    again, = runner.run_group(p, spec, [0], data, tmp_path/'anew')
-    assert again['versions']['begun'] == '2026-12-02' and runner.same_run(resumed, again) # no day is part of an identity
+    again, = group.run_group(p, spec, [0], data, tmp_path/'anew')
+    assert again['versions']['begun'] == '2026-12-02' and records.same_run(resumed, again) # no day is part of an identity
     assert set(records.table(tmp_path/p.folder).begun) == {'2026-12-01'}
 
 def number(seed): return dict(x=1.)

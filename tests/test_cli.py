@@ -8,7 +8,8 @@ from PIL import Image
 from al_repro.query.query import Query
 from al_repro.query.strategy import REGISTRY, strategy
 from al_repro.query.spec import build
-from al_repro import cli
+from al_repro.cli import main as cli
+from al_repro.cli.asked import choose, data_of
 from al_repro.runs.records import read_json, table
 from al_repro.runs.runner import run
 from al_repro.runs.paper import PAPERS, Paper
@@ -39,13 +40,13 @@ def refused(result, *says):
 # ---- help and list
 
 def test_help_is_light(tmp_path):
-    code = ("import sys; from al_repro.cli import main\ntry: main(['reproduce', '--help'])\nexcept SystemExit: pass\n"
+    code = ("import sys; from al_repro.cli.main import main\ntry: main(['reproduce', '--help'])\nexcept SystemExit: pass\n"
             "print([m for m in ('torch', 'numpy', 'pandas', 'matplotlib') if m in sys.modules])")
     out = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True).stdout
     assert 'examples:' in out and '--deadline SECONDS' in out and out.rstrip().endswith('[]')
 
 def test_module_runs():
-    res = subprocess.run([sys.executable, '-m', 'al_repro.cli', 'list', 'datasets'], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    res = subprocess.run([sys.executable, '-m', 'al_repro.cli.main', 'list', 'datasets'], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert res.returncode == 0 and 'folder:PATH' in res.stdout
 
 def test_list(al):
@@ -154,16 +155,16 @@ def test_small_and_lopsided_folders(al, tmp_path, monkeypatch, classes):
     assert (code, err) == (0, '') and len(records()) == 3 and all(read_json(f)['done'] for f in records())
 
 def test_budgets_that_a_small_folder_has_no_room_for(al, tmp_path):
-    names = lambda data: [p.name for p in cli.choose('bal', *cli.data_of(data)[:1], n=cli.data_of(data)[1])]
+    names = lambda data: [p.name for p in choose('bal', *data_of(data)[:1], n=data_of(data)[1])]
     assert names(folder(tmp_path/'few', a=30, b=20)) == ['bal-base', 'bal-large', 'bal-base-shared', 'bal-base-cold']
     refused(al('reproduce', 'bal', '--data', folder(tmp_path/'fewer', a=10, b=10)), '16 rows are too few for the base budget', 'use 20 or more')
     refused(al('reproduce', 'bal', '--data', folder(tmp_path/'one', a=30)), 'only one class')
     for paper in ('dal', 'diverse-minibatch', 'bal'):          # its name alone does not make it a large one
-        for p in cli.choose(paper, 'folder:/x/svhn', n=90): assert p.size == 28 and p.labels <= 90
+        for p in choose(paper, 'folder:/x/svhn', n=90): assert p.size == 28 and p.labels <= 90
     with pytest.raises(ValueError, match='protocol dal-q5 ends with 15 labels but 12 rows are in play'):
-        run([replace(cli.choose('dal', 'digits', 'smoke')[0], pool=12)], 'runs', ['random'])
+        run([replace(choose('dal', 'digits', 'smoke')[0], pool=12)], 'runs', ['random'])
     with pytest.raises(ValueError, match=r"strategy bal\(beta=0.1, cycles=7\) cannot run in protocol 'bal-base': .*choose beta >= 0.35"):
-        run(cli.choose('bal', 'digits', 'smoke'), 'runs', ['random', 'bal(beta=0.1, cycles=7)'])
+        run(choose('bal', 'digits', 'smoke'), 'runs', ['random', 'bal(beta=0.1, cycles=7)'])
     assert not Path('runs').exists()
 
 @pytest.fixture
@@ -394,7 +395,7 @@ def test_suggestions_are_near(al, arrays):
 
 def test_out_of_memory_is_one_line(al, arrays, monkeypatch):
     def short(*args, **kwargs): raise MemoryError('Unable to allocate 9 EiB')
-    monkeypatch.setattr('al_repro.cli.read_array', short)
+    monkeypatch.setattr('al_repro.cli.select.read_array', short)
     refused(al('select', '--probs', 'p.npy', '--strategy', 'margin', '-k', 3), 'out of memory (Unable to allocate 9 EiB)')
 
 def test_features_need_a_pretext_task(al):

@@ -1,7 +1,9 @@
 "The same numbers inside whatever a caller has switched in torch and numpy, and all of it untouched afterwards"
 import numpy as np, pytest, torch
 from types import SimpleNamespace
-from al_repro.models import contexts, learned as pretext, outputs, pretext
+from al_repro.models import contexts, outputs
+from al_repro.models.learned import embed, image_losses, learn
+from al_repro.models.pretext import Pretext
 from al_repro.models.contexts import CONTEXTS, global_state, inside, moved, other_seeds
 from al_repro.models.recipe import Recipe
 from al_repro.models.train import fit
@@ -27,8 +29,8 @@ def trained():
 LATE = outputs.outputs(fitted(), DATA.x, [np.arange(40)])
 def read_later(): return [outputs.outputs(LATE[0].group.fitted, DATA.x, [np.arange(40)])[0].rows(n, np.arange(40)) for n in ('logits', 'mc:4')]
 def learned():
-    l = learned.learn(DATA, pretext.Pretext(model='lenet', epochs=1))
-    return [l.features, l.losses, learned.embed(l.net, DATA.x_test), learned.image_losses(l.net, DATA.x, l.pretext)]
+    l = learn(DATA, Pretext(model='lenet', epochs=1))
+    return [l.features, l.losses, embed(l.net, DATA.x_test), image_losses(l.net, DATA.x, l.pretext)]
 def selected():
     k = weighted_kmeans(POINTS, 4)
     return [k_center(POINTS, 9), facility_location(POINTS, 9), k.centers, lloyd(POINTS, POINTS[:4]).centers,

@@ -13,7 +13,10 @@ from al_repro.models.train import fit
 from al_repro.runs.protocol import from_json
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, stale_reason, write_json
-from al_repro.runs.runner import one_thread, replay, run, run_group, same_run
+from al_repro.runs.rounds import one_thread, replay
+from al_repro.runs.runner import run
+from al_repro.runs.group import run_group
+from al_repro.runs.records import same_run
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOKE = protocols('dal', 'digits', 'smoke')[0]

@@ -14,9 +14,11 @@ from al_repro.query.spec import Spec, known
 from al_repro.models.recipe import RECIPE_LATER, Recipe
 from al_repro.runs.protocol import Protocol, from_json
 from al_repro.runs.paper import protocols
-from al_repro.runs.records import (helpers, identity, load_records, pack_ids, path_of, picks, read_json, rounds_of, stale_reason,
-                                          table, unpack_ids, versions, write_json)
-from al_repro.runs.runner import replay, run, same_run
+from al_repro.runs.records import helpers, identity, load_records, path_of, picks, read_json, rounds_of, stale_reason, table, versions, write_json
+from al_repro.runs.shapes import pack_ids, unpack_ids
+from al_repro.runs.rounds import replay
+from al_repro.runs.runner import run
+from al_repro.runs.records import same_run
 from al_repro.runs.study import Study, run_study, study_records
 from al_repro.show.summary import left_out_lines, open_records, sources_of
 

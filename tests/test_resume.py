@@ -11,10 +11,11 @@ import pytest, torch
 from al_repro.data.catalog import load
 from al_repro.query.strategy import REGISTRY
 from al_repro.query.spec import Spec
-from al_repro.runs import records, runner
+from al_repro.runs import local, records
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, table
-from al_repro.runs.runner import run, same_run
+from al_repro.runs.runner import run
+from al_repro.runs.records import same_run
 
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='kill -9, process groups and fork')
 
@@ -258,10 +259,10 @@ def test_deadline_then_resumed(tmp_path, short):
 
 def test_deadline_with_runs_that_wait(monkeypatch):
     "A run not begun is left out, while another still goes to the end of its round"
-    monkeypatch.setattr(runner, 'processes', lambda *a: ThreadPoolExecutor(1))
-    monkeypatch.setattr(runner, '_run_job', lambda job: time.sleep(1) or [job])
-    bar = SimpleNamespace(n=0, update=lambda n: None)
-    assert runner._run_workers(['begun', 'waits', 'waits too'], None, 'cpu', '', 1, time.time(), bar) == ['begun']
+    monkeypatch.setattr(local, 'processes', lambda *a: ThreadPoolExecutor(1))
+    monkeypatch.setattr(local, '_work', lambda job: time.sleep(1) or [job])
+    bar, ground = SimpleNamespace(n=0, update=lambda n: None), local.Ground((), '', 'cpu', '', time.time())
+    assert local.run_processes(['begun', 'waits', 'waits too'], ground, 1, bar) == ['begun']
 
 @pytest.mark.parametrize('keep', [0, 1, .5, -1])
 def test_truncated_record_is_set_aside(keep, tmp_path, short):

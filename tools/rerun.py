@@ -68,7 +68,7 @@ def data_of(name, root, size):
 
 def difference(old, new):
     "Of one round: how many picks differ, whether only in their order, and by how much the accuracy does"
-    from al_repro.runs.records import unpack_ids
+    from al_repro.runs.shapes import unpack_ids
     a, b = (unpack_ids(r['picks']) for r in (old, new))
     if len(a) != len(b): return dict(picks=max(len(a), len(b)), order=False, accuracy=None)
     odd = len(np.setdiff1d(a, b))
@@ -112,14 +112,14 @@ def asked_twice(select_many, recorded, reordered):
 
 @contextlib.contextmanager
 def watched(record):
-    "The runner with `asked_twice` in it"
-    from al_repro.runs import runner, starts
+    "Rounds with `asked_twice` in them"
+    from al_repro.runs import rounds, starts
     from al_repro.runs.records import rounds_of
     recorded, reordered = {tuple(ids.tolist()) for ids in rounds_of(record)}, []
-    own = runner.select_many
-    runner.select_many = starts.select_many = asked_twice(own, recorded, reordered)
+    own = rounds.select_many
+    rounds.select_many = starts.select_many = asked_twice(own, recorded, reordered)
     try: yield reordered
-    finally: runner.select_many = starts.select_many = own
+    finally: rounds.select_many = starts.select_many = own
 
 def rerun(record, out, root):
     "One cell afresh, up to the first batch that hangs on ties; a row for the JSON"
@@ -127,7 +127,7 @@ def rerun(record, out, root):
     from al_repro.query.spec import Spec
     from al_repro.runs.protocol import from_json
     from al_repro.runs.records import identity, path_of, read_json
-    from al_repro.runs.runner import run_group
+    from al_repro.runs.group import run_group
     torch.set_num_threads(1)
     began, p = time.perf_counter(), from_json(record['protocol'])
     spec = Spec.make(record['spec']['name'], **record['spec']['options'])
@@ -150,7 +150,7 @@ def attempt(record, out, root):
 def prepare(record, root):
     "Train the features that a cell reads before any worker asks for them, so that no two do it at once"
     from al_repro.runs.protocol import from_json
-    from al_repro.runs.runner import one_thread
+    from al_repro.runs.rounds import one_thread
     from al_repro.runs.starts import assets_of, made
     p = from_json(record['protocol'])
     if not p.pretext: return

@@ -10,7 +10,7 @@ __all__ = ['SCALES', 'PAPERS', 'Setting', 'Experiment', 'as_they_are', 'Paper', 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ..checks import discover, nearest
+from ..checks import discover, nearest, need
 from .protocol import Protocol
 
 # %% ../../nbs/runs/02_paper.ipynb #b56c2ca3
@@ -57,12 +57,15 @@ class Paper:
 PAPERS = {}
 
 def register(paper): # the `Paper` itself
-    "Make a paper known; one of the same name is replaced. `ValueError` for an experiment or study of another paper's name."
+    """Make a paper known; one of the same name is replaced.
+
+    `ValueError` for an experiment or study of another paper's name."""
     for other in PAPERS.values():
         for kind in ('experiments', 'studies'):
             names = [{x.name for x in getattr(p, kind)} for p in (paper, other)]
             twice = sorted(set.intersection(*names)) if other.name != paper.name else ()
-            if twice: raise ValueError(f"{kind} {twice} of paper {paper.name!r} are those of {other.name!r} already; choose other names")
+            fault = f"{kind} {twice} of paper {paper.name!r} are those of {other.name!r} already"
+            need(not twice, f"{fault}; choose other names")
     PAPERS[paper.name] = paper
     _protocols.cache_clear()
     return paper
@@ -93,12 +96,16 @@ def _protocols(name, data, scale, n): # a tuple of Protocols
 def protocols(name='dal', data='digits', scale='quick', n=None): # a list of Protocols
     "The protocols of experiment `name`; `ValueError` for an unknown name or scale, with the nearest suggested."
     there = experiments()
-    if name not in there: raise ValueError(f"experiment {name!r} is unknown{nearest(name, there)}; known: {', '.join(there)}")
-    if scale not in SCALES: raise ValueError(f"scale={scale!r} is unknown{nearest(scale, SCALES)}; known: {', '.join(SCALES)}")
+    fault = f"experiment {name!r} is unknown{nearest(name, there)}"
+    need(name in there, f"{fault}; known: {', '.join(there)}", 'name')
+    fault = f"scale={scale!r} is unknown{nearest(scale, SCALES)}"
+    need(scale in SCALES, f"{fault}; known: {', '.join(SCALES)}", 'scale')
     return list(_protocols(name, data, scale, n))
 
 def siblings(name, data, scale, n=None): # dict name -> `Protocol`
-    "All protocols, by name, of the experiment that the protocol `name` belongs to; none for a protocol of one's own, otherwise as `protocols`."
+    """All protocols, by name, of the experiment that the protocol `name` belongs to, as `protocols`.
+
+    None for a protocol of one's own."""
     own = experiment_of(name)
     if own not in experiments() or scale not in SCALES: return {}
     return {p.name: p for p in protocols(own, data, scale, n)}

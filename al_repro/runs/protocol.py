@@ -8,6 +8,7 @@ __all__ = ['PROTOCOL_LATER', 'Protocol', 'from_json', 'small_form']
 # %% ../../nbs/runs/00_protocol.ipynb #9d06a69d
 import re
 from dataclasses import dataclass, fields, replace
+from ..checks import need
 from ..models.pretext import Pretext
 from ..models.recipe import LAST, Recipe
 
@@ -35,30 +36,45 @@ class Protocol:
     def __post_init__(self):
         "Refuse numbers that make no experiment, and a name that makes no folder; strategies may come as a list."
         object.__setattr__(self, 'strategies', tuple(self.strategies))
-        if self.start not in ('shared', 'own'): raise ValueError(f"start={self.start!r} of protocol {self.name!r} is unknown; choose 'shared' or 'own'")
+        of = f'of protocol {self.name!r}'
+        named = re.fullmatch(r'(?!\.)[\w.-]{1,60}', self.name)
+        need(self.start in ('shared', 'own'), f"start={self.start!r} {of} is unknown; choose 'shared' or 'own'", 'start')
         for k,least in dict(query=1, initial=1, rounds=0, seeds=1, validation=0).items():
-            if getattr(self, k) < least: raise ValueError(f"{k}={getattr(self, k)} of protocol {self.name!r} is too small; choose at least {least}")
-        if self.pool is not None and self.pool < 1: raise ValueError(f"pool={self.pool} of protocol {self.name!r} is too small; choose at least 1, or None for all rows")
-        if not re.fullmatch(r'[\w.-]{1,60}', self.name) or self.name[0] == '.': raise ValueError(f"name={self.name!r} cannot name a folder; use up to 60 letters, digits, dots and dashes")
+            v = getattr(self, k)
+            need(v >= least, f"{k}={v} {of} is too small; choose at least {least}", k)
+        some = self.pool is None or self.pool >= 1
+        need(some, f"pool={self.pool} {of} is too small; choose at least 1, or None for all rows", 'pool')
+        need(named, f"name={self.name!r} cannot name a folder; use up to 60 letters, digits, dots and dashes", 'name')
 
     @property
     def labels(self): return self.initial + self.rounds*self.query # at the end
     @property
-    def data_name(self): return self.data.rstrip('/').rsplit('/', 1)[-1].removeprefix('folder:') # as `Dataset.name`, without a path
+    def data_name(self): # as `Dataset.name`, without a path
+        return self.data.rstrip('/').rsplit('/', 1)[-1].removeprefix('folder:')
     @property
     def folder(self): return f'{self.name}-{self.data_name}-{self.scale}' # of its records
     def json(self): # what a run depends on
-        "The protocol as plain JSON, without the defaults for strategies and seeds, on which no single run depends, without later fields that have their default, and without the path of a folder."
-        d = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('strategies', 'seeds') and (f.name not in PROTOCOL_LATER or getattr(self, f.name) != f.default)}
-        return d | (dict(pretext=self.pretext.json()) if self.pretext else {}) | dict(recipe=self.recipe.json(), data=f'folder:{self.data_name}' if self.data.startswith('folder:') else self.data)
+        """The protocol as plain JSON.
+
+        Without the defaults for strategies and seeds, on which no single run depends, without later fields that
+        have their default, and without the path of a folder."""
+        told = [f for f in fields(self) if f.name not in ('strategies', 'seeds')]
+        values = {f.name: getattr(self, f.name) for f in told}
+        d = {f.name: values[f.name] for f in told if f.name not in PROTOCOL_LATER or values[f.name] != f.default}
+        if self.pretext: d['pretext'] = self.pretext.json()
+        own = self.data.startswith('folder:')
+        return d | dict(recipe=self.recipe.json(), data=f'folder:{self.data_name}' if own else self.data)
 
 # %% ../../nbs/runs/00_protocol.ipynb #02adda49
 def from_json(d): # a Protocol
     "The protocol of a record."
-    return Protocol(**{**d, 'recipe': Recipe(**d['recipe'])} | ({'pretext': Pretext(**d['pretext'])} if 'pretext' in d else {}))
+    parts = dict(recipe=Recipe(**d['recipe']))
+    if 'pretext' in d: parts['pretext'] = Pretext(**d['pretext'])
+    return Protocol(**d | parts)
 
 # %% ../../nbs/runs/00_protocol.ipynb #64fb4abb
 def small_form(p): # a Protocol
     "The same experiment in seconds: two rounds, two seeds, twenty steps of 400 rows; no evidence for anything."
     q = min(p.query, 20)
-    return replace(p, scale='smoke', query=q, initial=q, rounds=2, pool=400, recipe=replace(p.recipe, steps=20, **LAST), seeds=2)
+    recipe = replace(p.recipe, steps=20, **LAST)
+    return replace(p, scale='smoke', query=q, initial=q, rounds=2, pool=400, recipe=recipe, seeds=2)

@@ -10,6 +10,7 @@ __all__ = ['rows_in_play', 'validation_ids', 'start_pool', 'asset_cache', 'asset
 import functools, os
 from pathlib import Path
 import numpy as np, torch
+from ..checks import need
 from ..models.assets import about, asset_identity, asset_path, content_digest, prepare
 from ..models.nets import Member
 from ..data.pool import Pool
@@ -20,15 +21,20 @@ from ..models.recipe import np_rng
 # %% ../../nbs/runs/06_starts.ipynb #53926a10
 def rows_in_play(protocol, n, seed): # a Pool with nothing labelled
     "The rows of a seed from which labels may be bought; `ValueError` for more labels than rows."
-    within = None if protocol.pool is None or protocol.pool >= n else np_rng(seed, 'pool').permutation(n)[:protocol.pool]
-    if protocol.validation: within = np.setdiff1d(np.arange(n) if within is None else within, validation_ids(protocol, n, seed))
+    everything = protocol.pool is None or protocol.pool >= n
+    within = None if everything else np_rng(seed, 'pool').permutation(n)[:protocol.pool]
+    if protocol.validation:
+        rows = np.arange(n) if everything else within
+        within = np.setdiff1d(rows, validation_ids(protocol, n, seed))
     pool = Pool(n, within=within)
-    if protocol.labels > len(pool.ids): raise ValueError(f"protocol {protocol.name} ends with {protocol.labels} labels but {len(pool.ids)} rows are in play; use fewer rounds or a larger data set")
+    fault = f"protocol {protocol.name} ends with {protocol.labels} labels but {len(pool.ids)} rows are in play"
+    need(protocol.labels <= len(pool.ids), f"{fault}; use fewer rounds or a larger data set")
     return pool
 
 def validation_ids(protocol, n, seed): # ids, sorted
-    "The rows of a seed that are kept out of play to compare candidates on: rows beside the pool, where there are enough."
-    beside = protocol.pool is not None and protocol.pool + protocol.validation <= n # then what is in play does not hang on them
+    "The rows of a seed kept out of play to compare candidates on: rows beside the pool, where there are enough."
+    # beside the pool: then what is in play does not hang on them
+    beside = protocol.pool is not None and protocol.pool + protocol.validation <= n
     order = np_rng(seed, 'pool' if beside else 'validation').permutation(n)[protocol.pool if beside else 0:]
     return np.sort(order[:protocol.validation])
 
@@ -40,7 +46,8 @@ def start_pool(protocol, n, seed): # a Pool with round 0 labelled
 # %% ../../nbs/runs/06_starts.ipynb #d96ac678
 def asset_cache(): # a Path
     "The folder of label-free assets: `AL_REPRO_ASSETS`, else `al_repro/assets` in the user's cache folder."
-    return Path(os.environ.get('AL_REPRO_ASSETS') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')/'al_repro'/'assets').expanduser()
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')/'al_repro'/'assets'
+    return Path(os.environ.get('AL_REPRO_ASSETS') or cache).expanduser()
 
 @functools.lru_cache(4)
 def _prepared(data, pretext, cache): return prepare(data, pretext, cache)[0]
@@ -49,7 +56,9 @@ def assets_of(
     protocol, data, # a `Protocol`, a `Dataset`
     progress=None, # as for `prepare`
 ): # dict name -> (n,...), empty without a pretext task
-    "What the protocol's pretext task makes of a data set, trained the first time and read from the cache later; errors as for `prepare`."
+    """What the protocol's pretext task makes of a data set; errors as for `prepare`.
+
+    Trained the first time, and read from the cache later."""
     if not protocol.pretext: return {}
     if progress and not made(protocol, data): prepare(data, protocol.pretext, asset_cache(), progress)
     return _prepared(data, protocol.pretext, asset_cache())
@@ -61,31 +70,39 @@ def made(protocol, data): # bool
 def assets_named(protocol, data): # dict for a record
     "The identity of a protocol's assets, and a hash of their content."
     if not protocol.pretext: return {}
-    return dict(pretext=asset_identity(about(data, protocol.pretext)), content=content_digest(assets_of(protocol, data)))
+    ident = asset_identity(about(data, protocol.pretext))
+    return dict(pretext=ident, content=content_digest(assets_of(protocol, data)))
 
 def same_assets(record, protocol, data, path): # path: of the record, to name in the message
     "`ValueError` if a run was begun with assets of another content; a record that does not tell is taken at its word."
     then, now = record.get('assets', {}).get('content'), assets_named(protocol, data).get('content')
     if then and then != now:
         file = asset_path(asset_cache(), data, protocol.pretext)
-        raise ValueError(f"{path} was begun with pretext features of content {then}, and {file} holds {now}: trained anew, they differ in their last bits, and so would the run; bring back the file of then, or choose another --out")
+        fault = f"{path} was begun with pretext features of content {then}, and {file} holds {now}"
+        why = 'trained anew, they differ in their last bits, and so would the run'
+        raise ValueError(f"{fault}: {why}; bring back the file of then, or choose another --out")
 
 # %% ../../nbs/runs/06_starts.ipynb #e84385bd
 def make_query(pool, outs, data, seed, round, assets=None): # a Query
-    "What the strategy of one seed sees in one round; the only place where labels are revealed. Without a model yet, `outs` is None."
+    """What the strategy of one seed sees in one round; without a model yet, `outs` is None.
+
+    The only place where labels are revealed."""
     labels = data.y[torch.as_tensor(pool.labelled, device=data.y.device)].cpu().numpy()
     rng = np_rng(seed, 'select', round) if outs else np_rng(seed, 'initial')
-    return Query(ModelSource(outs, data.x, assets), pool.unlabelled, pool.labelled, labels, data.n_classes, rng,
-                 round, pool.rounds[1:], model=outs and (lambda: Member(outs.group.fitted.net, outs.member)), device=data.x.device, run_seed=seed)
+    model = outs and (lambda: Member(outs.group.fitted.net, outs.member))
+    source = ModelSource(outs, data.x, assets)
+    return Query(source, pool.unlabelled, pool.labelled, labels, data.n_classes, rng, round, pool.rounds[1:],
+                 model=model, device=data.x.device, run_seed=seed)
 
 # %% ../../nbs/runs/06_starts.ipynb #fd50f74e
 def starts_itself(protocol, strategy): # bool
-    "Whether a strategy chooses its own first batch: the protocol lets it, and it needs something, but no model and no label."
+    "Whether a strategy chooses its own first batch: the protocol lets it, and it needs no model and no label."
     return protocol.start == 'own' and bool(strategy.needs) and set(strategy.needs) <= {*LABEL_FREE, 'x'}
 
 def first_pools(protocol, strategy, data, seeds, assets=None): # a list of Pools with round 0 labelled
     "The pools of some seeds after the first batch, shared or chosen by the strategy."
     if not starts_itself(protocol, strategy): return [start_pool(protocol, data.n, s) for s in seeds]
     pools = [rows_in_play(protocol, data.n, s) for s in seeds]
-    picks = select_many(strategy, [make_query(p, None, data, s, 0, assets) for p,s in zip(pools, seeds)], protocol.initial)
+    queries = [make_query(p, None, data, s, 0, assets) for p,s in zip(pools, seeds)]
+    picks = select_many(strategy, queries, protocol.initial)
     return [p.add(i) for p,i in zip(pools, picks)]

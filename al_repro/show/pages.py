@@ -17,7 +17,7 @@ from ..models.recipe import n_epochs
 from ..evidence.claims import own_label
 from ..runs.records import load_records, stale_reason, table
 from .report import Html, html_table
-from ..runs.runner import one_thread
+from ..runs.rounds import one_thread
 from ..evidence.combine import HOW
 from ..evidence.plans import CAP
 from ..evidence.verdicts import overall

@@ -16,7 +16,7 @@ from ...query.strategy import select_many
 from ...models.train import keep_memory
 from .protocols import protocol_of
 from ...runs.starts import make_query, start_pool
-from ...runs.runner import train_round
+from ...runs.rounds import train_round
 
 # %% ../../../nbs/papers/dal/08_divergence.ipynb #4a900e79
 def sign_gap(

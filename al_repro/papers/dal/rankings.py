@@ -12,7 +12,7 @@ from ...query.spec import known
 from ...models.train import keep_memory
 from .protocols import protocol_of
 from ...runs.starts import make_query, start_pool
-from ...runs.runner import train_round
+from ...runs.rounds import train_round
 from ...strategies.dal import Discriminator, discriminate
 
 # %% ../../../nbs/papers/dal/06_rankings.ipynb #ef70501a
