@@ -8,7 +8,7 @@ __all__ = ['GROUP', 'BadArgument', 'need', 'check_whole', 'check_number', 'neare
 # %% ../nbs/00_checks.ipynb #0a3c91e8
 import difflib, functools, importlib, math, pkgutil
 from importlib.metadata import entry_points
-import numpy as np
+from numbers import Integral, Real
 
 # %% ../nbs/00_checks.ipynb #c0de5301
 class BadArgument(ValueError):
@@ -35,7 +35,7 @@ def check_whole(
 ):
     "`BadArgument` for a value that is no whole number of `least` or more."
     for name, v in options.items():
-        whole = isinstance(v, (int, np.integer)) and not isinstance(v, bool)
+        whole = isinstance(v, Integral) and not isinstance(v, bool)
         need(whole and v >= least, f"{name}={v!r}; choose a whole number of {least} or more{also}", name)
 
 def check_number(
@@ -46,7 +46,7 @@ def check_number(
     "`BadArgument` for a value that is no finite number of `least` or more."
     wanted = 'positive number' if least is None else f'number of {least} or more'
     for name, v in options.items():
-        number = isinstance(v, (int, float, np.number)) and not isinstance(v, bool)
+        number = isinstance(v, Real) and not isinstance(v, bool)
         good = number and -math.inf < v < math.inf and (v > 0 if least is None else v >= least)
         need(good, f"{name}={v!r}; choose a {wanted}{also}", name)
 

@@ -18,6 +18,7 @@ from al_repro.query.strategy import select_many
 from al_repro.models.recipe import Recipe
 from al_repro.models.train import fit
 from al_repro.cli import main as cli
+from al_repro.cli.asked import specs_of
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
 from al_repro.runs.group import run_group
@@ -243,7 +244,7 @@ def test_smoke_experiment(name, tmp_path, monkeypatch):
     assert {r['device'] for r in records} == {where} and all(r['done'] for r in records)
     data = load('digits')
     for p in protocols(name, 'digits', 'smoke'):
-        for spec in cli.specs_of(EXPERIMENTS[name], [p]):
+        for spec in specs_of(EXPERIMENTS[name], [p]):
             for want in run_group(p, spec, [0, 1], data, tmp_path/'cpu'):
                 got, = (r for r in records if (r['identity'], r['seed']) == (want['identity'], want['seed']))
                 assert same_run(got, want), (spec, want['seed'])

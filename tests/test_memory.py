@@ -62,9 +62,8 @@ def rises(n, k, d): # (name, bytes, seconds) of each strategy, of everything tha
 
 def cut_down(share):
     "Hold that share of what may be held at once"
-    from al_repro.select import facility, kmeans
-    from al_repro.strategies import diverse
-    for module, name in ((diverse, 'SIMILARITY_BYTES'), (facility, 'KEPT_BYTES'), (kmeans, 'DENSE'), (kmeans, 'SPARSE')):
+    from al_repro.select import cover, facility, kmeans
+    for module, name in ((cover, 'SIMILARITY_BYTES'), (facility, 'KEPT_BYTES'), (kmeans, 'DENSE'), (kmeans, 'SPARSE')):
         setattr(module, name, int(share*getattr(module, name)))
 
 def peak_of(f): # bytes
@@ -87,9 +86,9 @@ def test_every_strategy_is_bounded():
     assert len(rise) == len(specs()) and max(rise.values()) < 110, rise
 
 def test_tables_of_pairs(monkeypatch):
-    from al_repro.select import kmeans
+    from al_repro.select import cover, kmeans
     from al_repro.strategies import diverse
-    monkeypatch.setattr(diverse, 'SIMILARITY_BYTES', 2**23)
+    monkeypatch.setattr(cover, 'SIMILARITY_BYTES', 2**23)
     rng = np.random.default_rng(0)
     x, mc = rng.standard_normal((12_000, 8), dtype=np.float32), rng.random((12_000, 40, 10), dtype=np.float32)
     some, near = x[:4000], x[:4000] + np.float32(.01)
