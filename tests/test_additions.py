@@ -57,7 +57,7 @@ def home(tmp_path_factory):
         (home/name).write_text(text.lstrip())
     return home
 
-def said(home, *code, module='al_repro.cli'):
+def said(home, *code, module='al_repro.cli.main'):
     "What a fresh process prints that has the package on its path"
     root = Path(__file__).resolve().parent.parent
     path = os.pathsep.join(filter(None, [str(home), str(root), os.environ.get('PYTHONPATH')]))
