@@ -58,7 +58,7 @@ def cut_down(share):
     "Hold that share of what may be held at once"
     from al_repro.select import facility, kmeans
     from al_repro.strategies import diverse
-    for module, name in ((diverse, 'KEPT_BYTES'), (facility, 'KEPT_BYTES'), (kmeans, 'DENSE'), (kmeans, 'SPARSE')):
+    for module, name in ((diverse, 'SIMILARITY_BYTES'), (facility, 'KEPT_BYTES'), (kmeans, 'DENSE'), (kmeans, 'SPARSE')):
         setattr(module, name, int(share*getattr(module, name)))
 
 def peak_of(f): # bytes
@@ -78,7 +78,7 @@ def test_every_strategy_is_bounded():
 def test_tables_of_pairs(monkeypatch):
     from al_repro.select import kmeans
     from al_repro.strategies import diverse
-    monkeypatch.setattr(diverse, 'KEPT_BYTES', 2**23)
+    monkeypatch.setattr(diverse, 'SIMILARITY_BYTES', 2**23)
     rng = np.random.default_rng(0)
     x, mc = rng.standard_normal((12_000, 8), dtype=np.float32), rng.random((12_000, 40, 10), dtype=np.float32)
     assert peak_of(lambda: diverse.disagreement(mc)) < 30e6                                 # 38 MB in float64

@@ -22,9 +22,8 @@ def strategy_lines(): # lines of text
 
 def dataset_lines(): # lines of text
     "Each data set with its size."
-    from al_repro.data import catalog # makes them known
-    from al_repro.data.dataset import DATASETS
-    yield from (f'  {k:15}{v}' for k,v in DATASETS.items())
+    from al_repro.data.catalog import datasets
+    yield from (f'  {k:15}{v}' for k,v in datasets().items())
 
 def flags_of(data, scale): # text
     "The options of `reproduce` that are not at their defaults."

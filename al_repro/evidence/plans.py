@@ -14,8 +14,8 @@ from .claims import base_name
 # %% ../../nbs/evidence/08_plans.ipynb #99f87733
 def typed(data): # str
     "What to type after --data for the data set of that name; a folder's path is the reader's own."
-    from al_repro.data.dataset import DATASETS
-    return data if data in DATASETS else shlex.quote(f'folder:PATH/{data}')
+    from al_repro.data.catalog import datasets
+    return data if data in datasets() else shlex.quote(f'folder:PATH/{data}')
 
 def study_command(
     protocol, data, scale, seeds, # of a cell; 'synthetic' data come with the study

@@ -245,8 +245,8 @@ def section(name, table, picks, out, baseline='random'):
     stem, ranks = str(Path(out) / 'figures' / re.sub(r'[^\w.-]+', '-', name)), aulc_table(table, baseline)
     rows = [[s, num(r['mean'], 2), num(r.sd, 2), f'{r.n:.0f}', f'{num(r["diff"], 2, True)} [{num(r.low, 2)}, {num(r.high, 2)}]' if r.pairs else '–',
              f'{r.pairs:.0f}' if r.pairs else '–'] for s, r in ranks.iterrows()]
-    banded = lambda: f'{finding(ranks, baseline)} Band: 10th to 90th percentile of the seeds.'
-    figs = [figure_html(lambda: curves.learning_curves(table), f'{stem}-curves', banded, 'Learning curves'),
+    lead = lambda: f'{finding(ranks, baseline)} Band: 10th to 90th percentile of the seeds.'
+    figs = [figure_html(lambda: curves.learning_curves(table), f'{stem}-curves', lead, 'Learning curves'),
             figure_html(lambda: curves.curve_gap(table, baseline), f'{stem}-gap', lambda: gap_caption(table, baseline), f'Difference to {baseline}')]
     if picks is not None and len(picks):
         figs += [figure_html(lambda: curves.picks_per_class(picks), f'{stem}-classes', lambda: picks_caption(picks), 'Classes picked'),
