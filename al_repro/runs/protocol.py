@@ -38,13 +38,15 @@ class Protocol:
         object.__setattr__(self, 'strategies', tuple(self.strategies))
         of = f'of protocol {self.name!r}'
         named = re.fullmatch(r'(?!\.)[\w.-]{1,60}', self.name)
-        need(self.start in ('shared', 'own'), f"start={self.start!r} {of} is unknown; choose 'shared' or 'own'", 'start')
+        known = self.start in ('shared', 'own')
+        need(known, f"start={self.start!r} {of} is unknown; choose 'shared' or 'own'", 'start')
         for k,least in dict(query=1, initial=1, rounds=0, seeds=1, validation=0).items():
             v = getattr(self, k)
             need(v >= least, f"{k}={v} {of} is too small; choose at least {least}", k)
         some = self.pool is None or self.pool >= 1
         need(some, f"pool={self.pool} {of} is too small; choose at least 1, or None for all rows", 'pool')
-        need(named, f"name={self.name!r} cannot name a folder; use up to 60 letters, digits, dots and dashes", 'name')
+        remedy = 'use up to 60 letters, digits, dots and dashes'
+        need(named, f"name={self.name!r} cannot name a folder; {remedy}", 'name')
 
     @property
     def labels(self): return self.initial + self.rounds*self.query # at the end
