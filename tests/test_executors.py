@@ -136,7 +136,8 @@ def test_a_strategy_that_cannot_run(tmp_path):
         if query.round: raise ValueError('round 1 is too much')
         return query.unlabelled[:k]
     try:
-        with pytest.raises(CannotRun, match='fragile of dal-q5-digits-smoke, seed 0, round 1: round 1 is too much') as e:
+        says = 'fragile of dal-q5-digits-smoke, seed 0, round 1: round 1 is too much'
+        with pytest.raises(CannotRun, match=says) as e:
             go(tmp_path, specs=['fragile', 'margin'], seeds=1, executor='threads')
     finally: del REGISTRY['fragile']
     assert e.value.left == 2 and {k[1]: len(r['rounds']) for k,r in told(tmp_path).items()} == dict(fragile=1, margin=3)
@@ -145,7 +146,8 @@ def test_a_strategy_that_cannot_run(tmp_path):
 # ---------------------------------------------------------------- who may not
 
 @pytest.mark.parametrize('name, says', [
-    ('thread', "did you mean 'threads'"), ('dask://somewhere', 'choose processes, threads, dask://HOST:PORT'), (7, 'executor=7')])
+    ('thread', "did you mean 'threads'"), ('dask://somewhere', 'choose processes, threads, dask://HOST:PORT'),
+    (7, 'executor=7')])
 def test_unknown_executor(name, says, tmp_path):
     with pytest.raises(ValueError, match=says) as e: go(tmp_path, executor=name)
     assert e.value.argument == 'executor' and not any(tmp_path.iterdir())

@@ -121,6 +121,7 @@ def describe(error): # text
     if error is None: return ''
     return ': '.join([type(error).__name__, *str(error).splitlines()[:1]])
 
+# %% ../../nbs/runs/11c_executors.ipynb #2a6c5f8f
 class Handed:
     "Steps that are out, and those that wait."
     def __init__(self, executor, jobs, ground, data):
