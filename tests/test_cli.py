@@ -10,7 +10,7 @@ from al_repro.query.strategy import REGISTRY, strategy
 from al_repro.query.spec import build
 from al_repro.cli import main as cli
 from al_repro.cli.asked import choose, data_of
-from al_repro.runs.records import read_json, table
+from al_repro.runs.records import read_json, same_run, table
 from al_repro.runs.runner import run
 from al_repro.runs.paper import PAPERS, Paper
 from al_repro.runs.study import Study, read_study
@@ -56,7 +56,7 @@ def test_list(al):
     assert 'mnist' not in al('list', 'strategies')[1]
 
 @pytest.mark.parametrize('args', [['list', 'stuff'], ['reproduce'], ['reproduce', 'dal', '--seeds', '0'], ['reproduce', 'dal', '--deadline', '-1'],
-                                  ['reproduce', 'dal', '--seed', '3'], ['select', '--strategy', 'margin', '--k', 'x'], []])
+                                  ['reproduce', 'dal', '--seed', '3'], ['reproduce', 'dal', '--seeds', '5:5'], ['study', 'density', '--seeds', '3:'], ['select', '--strategy', 'margin', '--k', 'x'], []])
 def test_arguments(al, args):
     with pytest.raises(SystemExit) as e: al(*args)
     assert e.value.code == 2
@@ -115,6 +115,19 @@ def test_deadline_then_the_rest(al):
 def test_workers(al):
     code, out, _ = al('reproduce', 'dal-q5', '--scale', 'smoke', '--strategies', 'random', '--workers', '2', '--quiet')
     assert code == 0 and 'with 2 workers' in out and len(records()) == 2
+
+def test_seeds_in_parts_then_merged(al):
+    for seeds in ('0:1', '1:2'):
+        code, out, _ = al(*FEW, '--seeds', seeds, '--out', f'part{seeds[0]}', '--executor', 'threads')
+        assert code == 0 and '2 strategies x 1 seeds = 2 runs' in out and 'on executor threads' in out
+        assert f'--seeds {seeds} --workers 1 --executor threads --out part{seeds[0]}' in out.splitlines()[-1]
+    assert al('merge', 'part0', 'part1', '--out', 'all') == (0, '4 records in all\n', '')
+    al(*FEW, '--out', 'whole')
+    for a, b in zip(records('all'), records('whole'), strict=True): assert same_run(read_json(a), read_json(b))
+    f = records('part1')[0]
+    f.write_text(f.read_text().replace('"test_accuracy":0.', '"test_accuracy":0.9', 1))
+    refused(al('merge', 'part1', 'whole', '--out', 'none'), 'the same run with different content', f.name)
+    assert not Path('none').exists()
 
 def test_strategies_with_options(al):
     code, out, _ = al(*SMOKE, '--seeds', '1', '--strategies', 'random, dal(mini_queries=1,max_epochs=2), dal')
@@ -233,7 +246,8 @@ def test_a_failure_shows_its_traceback_on_demand(al, fragile, monkeypatch):
     (['dall'], "did you mean 'dal'?"), (['dal-q6'], "did you mean 'dal-q5'?"), (['dal', '--scale', 'smok'], "did you mean 'smoke'?"),
     (['dal', '--data', 'digit'], "did you mean 'digits'?"), (['dal', '--strategies', 'random,margn'], "did you mean 'margin'?"),
     (['dal', '--strategies', 'dal(mini_query=3)'], "did you mean 'mini_queries'?"), (['dal', '--strategies', 'dal(stop=1'], 'do not match'),
-    (['dal', '--data', 'mnist', '--root', 'nowhere'], "download('mnist', 'nowhere')")])
+    (['dal', '--data', 'mnist', '--root', 'nowhere'], "download('mnist', 'nowhere')"),
+    (['dal', '--executor', 'dusk://here:1'], 'choose processes, threads, dask://HOST:PORT')])
 def test_unknown_names(al, args, says):
     refused(al('reproduce', *args), says)
     assert list(Path().iterdir()) == []

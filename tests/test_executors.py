@@ -1,80 +1,251 @@
-"Runs on executors that are not our own processes: the records are the same, whoever did the work"
+"Executors: threads, a Dask cluster of two processes, workers that die; the records are those of our own processes"
 import os, signal, threading, time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 import pytest
+from al_repro.data.catalog import load
+from al_repro.models import assets
+from al_repro.query.strategy import REGISTRY, strategy
+from al_repro.runs import executors, steps
+from al_repro.runs.jobs import CannotRun, Job
+from al_repro.runs.local import Ground
 from al_repro.runs.paper import protocols
-from al_repro.runs.records import load_records, same_run
+from al_repro.runs.records import load_records
 from al_repro.runs.runner import run
-from al_repro.runs.steps import WrongWorker
+from al_repro.runs.starts import assets_of
 
-CHOSEN = ['random', 'margin', 'coreset']
-P = protocols('dal', 'digits', 'smoke')[0]
+SMOKE = protocols('dal', 'digits', 'smoke')[0]
+LONG = replace(SMOKE, rounds=9)
+WARM = replace(LONG, name='warm', recipe=replace(LONG.recipe, warm=True))
+SPECS = 'margin', 'random', 'coreset'
+PATIENCE = 120 # seconds; only a hang lasts so long
 
-def records(folder): return {(r['label'], r['seed']): r for r in load_records(folder)[0]}
+def go(out, ps=(SMOKE,), specs=SPECS, seeds=2, **k):
+    return run(list(ps), out, list(specs), seeds, progress=False, **k)
 
-def alike(a, b):
-    a, b = records(a), records(b)
-    return a.keys() == b.keys() and len(a) == 9 and all(same_run(a[k], b[k]) for k in a)
+def told(out):
+    "Records as they are written, without seconds and versions; none is damaged"
+    found, damaged = load_records(out)
+    assert not damaged
+    def plain(r): return r | dict(versions=None, rounds=[x | dict(seconds=None) for x in r['rounds']])
+    return {(r['protocol']['name'], r['label'], r['seed']): plain(r) for r in found}
+
+def assert_same(a, b):
+    one, other = told(a), told(b)
+    assert one == other and all(r['done'] for r in one.values())
+    assert [*map(list, one.values())] == [*map(list, other.values())] # keys in the same order: the same bytes
+
+def rounds(out): return sum(len(r['rounds']) for r in told(out).values()) if Path(out).is_dir() else 0
+
+def until(true, what):
+    start = time.monotonic()
+    while not true():
+        if time.monotonic() - start > PATIENCE: raise TimeoutError(f'waited {PATIENCE} s for {what}')
+        time.sleep(.02)
+
+class Meanwhile(threading.Thread):
+    "A call in a thread of its own; `join` gives what it raised"
+    def __init__(self, f, *args, **kwargs):
+        super().__init__(daemon=True)
+        self.call, self.error = (f, args, kwargs), None
+        self.start()
+    def run(self):
+        f, args, kwargs = self.call
+        try: f(*args, **kwargs)
+        except BaseException as e: self.error = e
+    def outcome(self):
+        self.join(PATIENCE)
+        assert not self.is_alive(), 'it hangs'
+        return self.error
 
 @pytest.fixture(scope='module')
-def by_processes(tmp_path_factory):
-    "What two processes of our own give"
-    out = tmp_path_factory.mktemp('processes')
-    assert run([P], out, CHOSEN, 3, workers=2, progress=False) == 0
+def whole(tmp_path_factory):
+    "Runs of this process alone"
+    out = tmp_path_factory.mktemp('whole')
+    assert go(out, workers=1) == 0
     return out
 
-def test_threads_do_as_processes(by_processes, tmp_path):
-    assert run([P], tmp_path, CHOSEN, 3, executor='threads', workers=2, progress=False) == 0
-    assert alike(tmp_path, by_processes)
-
-def test_any_executor(by_processes, tmp_path):
-    with ThreadPoolExecutor(1) as pool:
-        assert run([P], tmp_path, CHOSEN, range(0, 2), executor=pool, progress=False) == 0
-        assert run([P], tmp_path, CHOSEN, 3, executor=pool, progress=False) == 0
-    assert alike(tmp_path, by_processes)
-
-@pytest.mark.parametrize('bad', ['thread', 'dask://nowhere', 3])
-def test_an_executor_that_is_none(bad, tmp_path):
-    with pytest.raises(ValueError, match='executor='): run([P], tmp_path, CHOSEN, 1, executor=bad, progress=False)
-
-def test_no_scheduler(tmp_path):
-    pytest.importorskip('distributed')
-    with pytest.raises(ValueError, match='no Dask scheduler answers at tcp://127.0.0.1:9'):
-        run([P], tmp_path, CHOSEN, 1, executor='dask://127.0.0.1:9', progress=False)
-    assert not list(tmp_path.rglob('*.json'))
-
-def test_a_worker_with_other_code(tmp_path, monkeypatch):
-    "Nothing of it is recorded"
-    from al_repro.runs import executors
-    real = executors.code_of
-    monkeypatch.setattr(executors, 'code_of', lambda job: real(job) | dict(al_repro='0.0.1'))
-    with pytest.raises(WrongWorker, match="al_repro '.*' here, '0.0.1' there.*install the same version"):
-        run([P], tmp_path, CHOSEN, 1, executor='threads', progress=False)
-    assert not list(tmp_path.rglob('*.json'))
+@pytest.fixture(scope='module')
+def long(tmp_path_factory):
+    out = tmp_path_factory.mktemp('long')
+    assert go(out, [LONG, WARM], ['margin'], workers=1) == 0
+    return out
 
 @pytest.fixture
+def one_round(monkeypatch):
+    "A step is one round"
+    monkeypatch.setattr(executors, 'STEP_SECONDS', 0.)
+
+
+# ---------------------------------------------------------------- threads, and whatever else is an executor
+
+def test_threads(whole, tmp_path):
+    assert go(tmp_path, executor='threads', workers=2) == 0
+    assert_same(tmp_path, whole)
+
+def test_an_executor_of_ones_own_is_left_open(whole, tmp_path, one_round):
+    with ThreadPoolExecutor(3) as mine:
+        assert go(tmp_path, executor=mine) == 0
+        assert mine.submit(abs, -1).result() == 1
+    assert_same(tmp_path, whole)
+
+def test_warm_runs_go_on_whoever_takes_the_next_step(long, tmp_path, one_round, monkeypatch):
+    own = executors.take_step
+    def forgetful(step): # as if each step went to another worker
+        steps._HELD.clear()
+        return own(step)
+    monkeypatch.setattr(executors, 'take_step', forgetful)
+    assert go(tmp_path, [LONG, WARM], ['margin'], executor='threads', workers=1) == 0
+    assert_same(tmp_path, long)
+
+def test_deadline(whole, tmp_path, one_round):
+    assert go(tmp_path, executor='threads', deadline=1e-6) > 0
+    assert go(tmp_path, executor='threads') == 0
+    assert_same(tmp_path, whole)
+
+def test_ctrl_c(whole, tmp_path, one_round, monkeypatch):
+    write, count = executors.write_json, []
+    def interrupted(*args):
+        count.append(1)
+        if len(count) == 4: raise KeyboardInterrupt
+        write(*args)
+    with monkeypatch.context() as m:
+        m.setattr(executors, 'write_json', interrupted)
+        with pytest.raises(KeyboardInterrupt): go(tmp_path, executor='threads')
+    assert rounds(tmp_path) == 3
+    assert go(tmp_path, executor='threads') == 0
+    assert_same(tmp_path, whole)
+
+def test_what_is_begun_here_is_finished_there(long, tmp_path, one_round):
+    "The same command with another executor"
+    assert go(tmp_path, [LONG, WARM], ['margin'], workers=1, deadline=1e-6) > 0
+    assert 0 < rounds(tmp_path) < 40
+    assert go(tmp_path, [LONG, WARM], ['margin'], executor='threads') == 0
+    assert_same(tmp_path, long)
+
+def test_two_at_once_on_one_folder(whole, tmp_path, one_round):
+    both = [Meanwhile(go, tmp_path, executor='threads'), Meanwhile(go, tmp_path, workers=2)]
+    assert [x.outcome() for x in both] == [None, None]
+    assert_same(tmp_path, whole)
+
+def test_a_strategy_that_cannot_run(tmp_path):
+    @strategy('fragile', needs=('probs',))
+    def fragile(query, k):
+        "Works once."
+        if query.round: raise ValueError('round 1 is too much')
+        return query.unlabelled[:k]
+    try:
+        says = 'fragile of dal-q5-digits-smoke, seed 0, round 1: round 1 is too much'
+        with pytest.raises(CannotRun, match=says) as e:
+            go(tmp_path, specs=['fragile', 'margin'], seeds=1, executor='threads')
+    finally: del REGISTRY['fragile']
+    assert e.value.left == 2 and {k[1]: len(r['rounds']) for k,r in told(tmp_path).items()} == dict(fragile=1, margin=3)
+
+
+# ---------------------------------------------------------------- who may not
+
+@pytest.mark.parametrize('name, says', [
+    ('thread', "did you mean 'threads'"), ('dask://somewhere', 'choose processes, threads, dask://HOST:PORT'),
+    (7, 'executor=7')])
+def test_unknown_executor(name, says, tmp_path):
+    with pytest.raises(ValueError, match=says) as e: go(tmp_path, executor=name)
+    assert e.value.argument == 'executor' and not any(tmp_path.iterdir())
+
+@pytest.mark.parametrize('key', ['al_repro', 'strategy margin', 'model mlp'])
+def test_other_code(key, tmp_path, monkeypatch):
+    own = executors.code_of
+    monkeypatch.setattr(executors, 'code_of', lambda job: own(job) | {key: 'another'})
+    says = f"worker on .*other code .*{key} .*, 'another' there.*install the same version"
+    with pytest.raises(RuntimeError, match=says):
+        go(tmp_path, [replace(SMOKE, recipe=replace(SMOKE.recipe, model='mlp'))], executor='threads')
+    assert rounds(tmp_path) == 0
+
+def step_of(p, data, **change):
+    ground = Ground((p.data, None, p.size), data.fingerprint, 'cpu', 'nowhere')
+    job = Job(p, list(p.strategies[:1]), [0])
+    return replace(steps.Step(job, {}, ground, steps.code_of(job)), **change)
+
+def test_other_data(monkeypatch):
+    data = load('digits')
+    other = replace(data, y=data.y.flip(0))
+    monkeypatch.setattr(steps, 'load', lambda *a: other)
+    steps._HELD.clear()
+    said = steps.take_step(step_of(SMOKE, data)).trouble
+    assert data.fingerprint in said and other.fingerprint in said and 'copy the same files' in said
+    def absent(*a): raise FileNotFoundError('no digits here')
+    monkeypatch.setattr(steps, 'load', absent)
+    assert 'no digits here' in steps.take_step(step_of(SMOKE, data)).trouble
+
+def test_other_features(tmp_path, monkeypatch):
+    monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path))
+    p = protocols('bal', 'digits', 'smoke')[0]
+    said = steps.take_step(step_of(p, load('digits'), assets='0123456789ab')).trouble
+    assert 'those of the records have 0123456789ab' in said and 'AL_REPRO_ASSETS' in said
+
+def test_nobody_answers():
+    pytest.importorskip('distributed')
+    says = 'no Dask scheduler answers at tcp://127.0.0.1:9 .*start one with `dask scheduler`'
+    with pytest.raises(ValueError, match=says):
+        with executors.dask_executor('dask://127.0.0.1:9', patience=1): pass
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'distributed', None)
+    with pytest.raises(ImportError, match=r"pip install 'al_repro\[dask\]'"):
+        with executors.dask_executor('dask://127.0.0.1:9'): pass
+
+
+# ---------------------------------------------------------------- a cluster
+
+@pytest.fixture(scope='module')
 def cluster(tmp_path_factory):
-    "A scheduler and two worker processes, which share no folder with us but the disk of this test"
+    "Two worker processes, each with a cache of its own"
     distributed = pytest.importorskip('distributed')
-    how = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
-    with distributed.LocalCluster(**how, local_directory=str(tmp_path_factory.mktemp('dask'))) as c: yield c
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as c:
+        with distributed.Client(c, set_as_default=False) as client:
+            for i, worker in enumerate(client.scheduler_info()['workers']):
+                cache = str(tmp_path_factory.mktemp(f'cache{i}'))
+                client.run(exec, f"import os; os.environ['AL_REPRO_ASSETS'] = {cache!r}", workers=[worker])
+            yield c
 
 def address(cluster): return cluster.scheduler_address.replace('tcp://', 'dask://')
 
-def test_a_cluster_does_as_processes(cluster, by_processes, tmp_path):
-    assert run([P], tmp_path, CHOSEN, 3, executor=address(cluster), progress=False) == 0
-    assert alike(tmp_path, by_processes)
-
-def test_a_worker_is_killed(cluster, by_processes, tmp_path):
-    "Its step goes to another one; no round is lost, none is recorded twice"
+def workers_run(cluster, f, *args):
     from distributed import Client
-    with Client(cluster.scheduler_address, set_as_default=False) as client: pids = list(client.run(os.getpid).values())
-    killed = []
-    def kill():
-        end = time.time() + 60
-        while time.time() < end and not list(tmp_path.rglob('*.json')): time.sleep(.02)
-        os.kill(pids[0], signal.SIGKILL); killed.append(pids[0])
-    t = threading.Thread(target=kill); t.start()
-    assert run([P], tmp_path, CHOSEN, 3, executor=address(cluster), progress=False) == 0
-    t.join()
-    assert killed and alike(tmp_path, by_processes)
+    with Client(cluster, set_as_default=False) as client: return client.run(f, *args)
+
+def test_cluster(cluster, whole, tmp_path, one_round):
+    assert go(tmp_path, executor=address(cluster)) == 0
+    assert_same(tmp_path, whole)
+
+def test_pretext_features_in_two_caches(cluster, tmp_path, monkeypatch, one_round):
+    monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'own'))
+    p = protocols('bal', 'digits', 'smoke')[0]
+    specs = ['random', next(s for s in p.strategies if s.name == 'bal')]
+    assert go(tmp_path/'here', [p], specs, workers=1) == 0
+    assert go(tmp_path/'there', [p], specs, executor=address(cluster)) == 0
+    assert_same(tmp_path/'here', tmp_path/'there')
+    caches = set(workers_run(cluster, os.getenv, 'AL_REPRO_ASSETS').values())
+    assert len(caches) == 2 and all(len([*Path(c).glob('*.npz')]) == 1 for c in caches)
+    name, = Path(tmp_path/'own').glob('*.npz')
+    arrays = [assets.read_npz(f)[1] for f in (name, *(Path(c)/name.name for c in caches))]
+    assert len({assets.content_digest(a) for a in arrays}) == 1
+
+def test_a_worker_dies(cluster, long, tmp_path, one_round):
+    going = Meanwhile(go, tmp_path, [LONG, WARM], ['margin'], executor=address(cluster))
+    until(lambda: rounds(tmp_path) >= 6, 'six rounds')
+    os.kill(next(iter(workers_run(cluster, os.getpid).values())), signal.SIGKILL)
+    assert going.outcome() is None
+    assert_same(tmp_path, long)
+
+def test_the_scheduler_dies(long, tmp_path, one_round):
+    distributed = pytest.importorskip('distributed')
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as c:
+        mine = distributed.Client(c, set_as_default=False).get_executor(pure=False)
+        going = Meanwhile(go, tmp_path, [LONG, WARM], ['margin'], executor=mine)
+        until(lambda: rounds(tmp_path) >= 6, 'six rounds')
+    error = going.outcome()
+    assert isinstance(error, executors.LostWorkers) and 'run the same command again' in str(error), error
+    assert 6 <= rounds(tmp_path) < 40
+    assert go(tmp_path, [LONG, WARM], ['margin'], workers=1) == 0
+    assert_same(tmp_path, long)

@@ -28,11 +28,14 @@ DAL = 'dal(batch=256, lr=0.001, max_epochs=5, mini_queries=2)'
 PATIENCE = 120 # seconds; only a hang lasts so long
 
 
-def sweep(out, p=LONG, specs=('margin', DAL), seeds=2, workers=1, **k): return run([p], out, list(specs), seeds, workers=workers, progress=False, **k)
+def sweep(out, p=LONG, specs=('margin', DAL), seeds=2, workers=1, **k):
+    return run([p], out, list(specs), seeds, workers=workers, progress=False, **k)
 
 def margin(out, p=SHORT, **k): return sweep(out, p, ['margin'], 1, **k)
 
-def of_margin(out, p=SHORT, seed=0): return path_of(out, p, Spec.make('margin'), seed, identity(p, Spec.make('margin'), load('digits').fingerprint))
+def of_margin(out, p=SHORT, seed=0):
+    spec = Spec.make('margin')
+    return path_of(out, p, spec, seed, identity(p, spec, load('digits').fingerprint))
 
 def by_run(out):
     "All records, none of them damaged"
@@ -97,7 +100,7 @@ def killed_anywhere(out, rng):
     assert ended(pid) == -signal.SIGKILL
 
 def killed_writing(out, rng, where):
-    "Kills itself in its n-th write: half of the text on the disk, or just before or after that takes the old one's place"
+    "Kills itself in its n-th write: half of the text on the disk, or before or after that takes the old one's place"
     n, count, fsync, replace_ = rng.choice([1, 2]), [0], os.fsync, os.replace
     def die(): os.killpg(0, signal.SIGKILL)
     def new_fsync(fd):
@@ -165,7 +168,8 @@ def play(rng, killed, idle, shared):
 
 def environment():
     path = [str(ROOT), str(ROOT/'tests'), os.environ.get('PYTHONPATH', '')]
-    return os.environ | dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(filter(None, path)))
+    threads = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
+    return os.environ | threads | dict(PYTHONPATH=os.pathsep.join(filter(None, path)))
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
@@ -184,7 +188,8 @@ def short(tmp_path_factory):
 @pytest.fixture(scope='module')
 def driven(tmp_path_factory):
     out = tmp_path_factory.mktemp('driven')
-    p = subprocess.run([sys.executable, '-c', f'import test_resume; test_resume.driver({str(out)!r})'], env=environment(), capture_output=True, text=True)
+    code = f'import test_resume; test_resume.driver({str(out)!r})'
+    p = subprocess.run([sys.executable, '-c', code], env=environment(), capture_output=True, text=True)
     assert p.returncode == 0 and 'as planned' in p.stdout, p.stderr[-4000:]
     return out
 
@@ -197,9 +202,11 @@ def test_killed_while_a_worker_idles(driven, whole): assert_same(driven/'idle', 
 def test_two_at_once_on_one_folder(driven, short): assert_same(driven/'shared', short)
 
 def test_ctrl_c_ends_all_and_two_workers_do_as_one(tmp_path, whole):
-    hear = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); ' # a shell's background job would inherit a deaf ear
+    # a shell's background job would inherit a deaf ear
+    hear = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); '
     code = hear + f'import test_resume; test_resume.sweep({str(tmp_path)!r}, workers=2)'
-    p = subprocess.Popen([sys.executable, '-c', code], env=environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    heard = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    p = subprocess.Popen([sys.executable, '-c', code], env=environment(), start_new_session=True, **heard)
     until(lambda: done(tmp_path) >= 3, 'three rounds')
     os.killpg(p.pid, signal.SIGINT) # as a terminal sends it: to the workers too
     said, _ = p.communicate(timeout=PATIENCE)
@@ -289,8 +296,10 @@ def test_record_of_another_seed_is_not_taken(tmp_path, short):
 def test_strangers_are_refused(tmp_path, short):
     home, record = of_margin(tmp_path).parent, read_json(of_margin(short))
     home.mkdir()
-    for change, said in [(dict(protocol=record['protocol'] | dict(name='dal-q7')), 'dal-q7'), (dict(protocol=record['protocol'] | dict(scale='paper')), 'at paper'),
-                         (dict(data=record['data'] | dict(fingerprint='0123')), 'other data')]:
+    renamed, larger = (record['protocol'] | change for change in (dict(name='dal-q7'), dict(scale='paper')))
+    strangers = {'dal-q7': dict(protocol=renamed), 'at paper': dict(protocol=larger),
+                 'other data': dict(data=record['data'] | dict(fingerprint='0123'))}
+    for said, change in strangers.items():
         (home/'margin.json').write_text(json.dumps(record | change))
         with pytest.raises(ValueError, match=f'{said}.*choose another --out'): margin(tmp_path)
     assert [f.name for f in home.iterdir()] == ['margin.json']

@@ -94,7 +94,9 @@ def ties_to_smaller_ids():
     finally: Query.ties_of = own
 
 def asked_twice(select_many, recorded, reordered):
-    "`select_many` that asks again, ties to the smaller id, where a batch is not among the `recorded` ones; notes rounds `reordered`"
+    """`select_many` that asks again, ties to the smaller id, where a batch is not among the `recorded` ones
+
+    Rounds whose picks come in another order then are noted in `reordered`."""
     def select(strategy, queries, k):
         before = [(copy.deepcopy(q.rng.bit_generator.state), len(q.log)) for q in queries]
         picks = select_many(strategy, queries, k)
@@ -167,8 +169,10 @@ def line(row):
     name = f"{row['protocol']:45} {row['strategy']:60} seed {row['seed']}"
     if row['outcome'] == 'ties':
         how = f"{row['picks']} picks" if row['picks'] else 'the order'
-        return f"{name}  ties decide {how} in round {row['round']}" + '; with the smaller id as recorded'*row['else_recorded']
-    if row['outcome'] == 'order': return f"{name}  as recorded but for the order of ties in {len(row['reordered'])} rounds"
+        more = '; with the smaller id as recorded'*row['else_recorded']
+        return f"{name}  ties decide {how} in round {row['round']}{more}"
+    if row['outcome'] == 'order':
+        return f"{name}  as recorded but for the order of ties in {len(row['reordered'])} rounds"
     if row['outcome'] != 'rounding': return f"{name}  {row.get('error') or row['outcome']}"
     how = 'picks in another order' if row['order'] else f"{row['picks']} other picks"
     return f"{name}  rounding, from round {row['round']} on: {how}, accuracy by {row['accuracy']}; no ties"
@@ -231,7 +235,8 @@ def parser():
 
 def main(argv=None):
     a = parser().parse_args(argv)
-    if a.keep and Path(a.keep).resolve() == Path(a.folder).resolve(): sys.exit('--keep is the folder of the records; choose another')
+    if a.keep and Path(a.keep).resolve() == Path(a.folder).resolve():
+        sys.exit('--keep is the folder of the records; choose another')
     if a.show:
         rows = read_rows(a.show)
         for row in rows: print(line(row))

@@ -10,7 +10,6 @@ __all__ = ['DEFAULTS', 'AS_TEXT', 'split_strategies', 'own_specs', 'specs_of', '
 import argparse, shlex
 from fnmatch import fnmatchcase
 from pathlib import Path
-from ..checks import BadArgument, nearest, need
 
 # %% ../../nbs/cli/00_asked.ipynb #34277b11
 def split_strategies(
@@ -38,6 +37,7 @@ def specs_of(
     ps, # the `Protocol`s they are meant for
 ): # a list of `Spec`s, or None for each protocol's own
     "Strategies by name; `ValueError` for unknown names or options, with the nearest suggested."
+    from al_repro.checks import need
     from al_repro.query.spec import Spec, build
     if text is None: return None
     own, specs = own_specs(ps), []
@@ -67,6 +67,7 @@ def choose(
     n=None, # rows to train on, where that matters
 ): # a list of `Protocol`s
     "The protocols that a name means; `ValueError` for an unknown name or scale, with the nearest suggested."
+    from al_repro.checks import BadArgument, nearest
     from al_repro.runs.paper import experiment_of, experiments, protocols
     first = experiment_of(name)
     ps = protocols(first if first in experiments() else name, data, scale, n)
@@ -120,6 +121,7 @@ def again(
 def device_of(name): # 'cpu' or 'cuda'
     "The device to run on; `ValueError` for CUDA where there is none."
     import torch
+    from al_repro.checks import need
     there = torch.cuda.is_available()
     need(there or name != 'cuda', "--device cuda: torch finds no CUDA device here; use --device cpu", 'device')
     return ['cpu', 'cuda'][there] if name == 'auto' else name

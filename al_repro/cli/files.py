@@ -9,7 +9,6 @@ __all__ = ['IDS', 'LABELS', 'is_npy', 'read_array', 'whole_number', 'read_lines'
 # %% ../../nbs/cli/08_files.ipynb #496887a1
 import re
 from pathlib import Path
-from ..checks import need
 
 # %% ../../nbs/cli/08_files.ipynb #d52e4af6
 def is_npy(path): # bool
@@ -19,6 +18,7 @@ def is_npy(path): # bool
 def read_array(path): # a numpy array
     "An array of numbers from a .npy file; `ValueError` naming the file for anything else."
     import numpy as np
+    from al_repro.checks import need
     if not is_npy(path): raise ValueError(f"{path} is not a .npy file; write it with numpy.save")
     try: a = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, SyntaxError) as e:
@@ -56,6 +56,7 @@ def has_header(head, below, names): # cells of the first and of the second line,
 
 def position(path, head, names): # of a column
     "That of the first of `names` there is, or the only one beside an unnamed index; `ValueError` if there are several."
+    from al_repro.checks import need
     lower = [c.lower() for c in head]
     for name in names:
         if name in lower: return lower.index(name)
@@ -79,6 +80,7 @@ LABELS = 'label', 'labels', 'class', 'classes', 'y', 'target'
 
 def read_numbers(path, names): # a list of int
     "Whole numbers from a .npy or text file; `ValueError` naming file and line for anything else."
+    from al_repro.checks import need
     if is_npy(path): words = [('', str(x)) for x in read_array(path).ravel()]
     else: words = [(f', line {i}', w) for i, cells in column(path, names) for c in cells for w in c.split()]
     for at, w in words:

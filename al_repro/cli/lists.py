@@ -22,7 +22,6 @@ def strategy_lines(): # lines of text
 
 def dataset_lines(): # lines of text
     "Each data set with its size."
-    from al_repro.data import catalog # makes them known
     from al_repro.data.catalog import datasets
     yield from (f'  {k:15}{v}' for k,v in datasets().items())
 

@@ -5,9 +5,6 @@
 # %% auto #0
 __all__ = ['protocol_plan', 'where_of', 'plan_lines', 'print_costs', 'pretext_missing', 'dry_run']
 
-# %% ../../nbs/cli/04_plan.ipynb #da2a50f2
-from ..checks import need
-
 # %% ../../nbs/cli/04_plan.ipynb #8d33dd79
 def protocol_plan(p, specs, seeds, out, root, device): # a line of text, rounds to do
     "What is to do of one protocol; loads its data."
@@ -62,6 +59,7 @@ def pretext_missing(ps, root): # bool
 
 def dry_run(ps, specs, a, device): # exit code
     "Print runs, hours and bytes from a timed pilot; nothing is written."
+    from al_repro.checks import need
     from al_repro.query.spec import Spec
     from al_repro.runs.pilot import estimate
     from al_repro.runs.protocol import small_form
