@@ -1,6 +1,7 @@
 """BAL's and PT4AL's training is what their code does.
 
-Networks, optimiser, schedule and pretext task are written out in plain PyTorch. Weights, orders and views come from the project's streams, everything else from torch alone.
+Networks, optimiser, schedule and pretext task are written out in plain PyTorch. Weights, orders and views come
+from the project's streams, everything else from torch alone.
 """
 from dataclasses import replace
 import numpy as np, pytest, torch

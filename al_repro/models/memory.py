@@ -93,8 +93,10 @@ def by_parts(
 
 # %% ../../nbs/models/02_memory.ipynb #7a5e0d02
 class Fetched:
-    "Rows of m members made when they are asked for: x[:,a:b] and x[members, positions], as of a tensor (m,n,...)."
-    def __init__(self, make, m, n, one): # `make`: (m,b) positions -> (m,b,...); what it gives for a single row
+    """Rows of m members made when they are asked for, as of a tensor (m,n,...).
+
+    Asked by x[:,a:b] or x[members, positions]."""
+    def __init__(self, make, m, n, one): # (m,b) positions -> (m,b,...); what it gives for one row
         self.make, self.shape, self.device = make, torch.Size([m, n, *one.shape[2:]]), one.device
     def __len__(self): return self.shape[0]
     def __getitem__(self, key):
@@ -106,7 +108,9 @@ def held(
     make, # (m,b) positions, a CPU tensor -> (m,b,...) rows
     m, n, # members; rows of each
 ): # (m,n,...): a tensor, or `Fetched`
-    "Rows at their places 0..n-1: made at once, part by part, where they take `LIMIT` bytes at most, else when asked for."
+    """Rows at their places 0..n-1.
+
+    Made at once, part by part, where they take `LIMIT` bytes at most, else when asked for."""
     places = torch.arange(n).expand(m, -1)
     one = make(places[:,:1])
     size = max(1, one.nbytes)

@@ -194,23 +194,31 @@ def n_samples(
 
 # %% ../../nbs/models/16_outputs.ipynb #7a5e0d10
 class Members:
-    "What a `Group` gives to one member: rows of what all share, or samples of its own where all are too many."
+    """What a `Group` gives to one member.
+
+    Rows of what all share, or samples of its own where all are too many."""
     def of(self, name, i, at=slice(None)): # (k,...)
         "Rows at the places `at` of output `name` of member `i`."
-        size = 4*len(self.ids[0])*n_samples(name, self.mc_samples)*getattr(self.fitted.net, 'n_classes', 0)
+        t, c = n_samples(name, self.mc_samples), getattr(self.fitted.net, 'n_classes', 0)
+        size = 4*len(self.ids[0])*t*c
         if size > self.most: return self.draw(name, i, at)
-        return self.get(name)[i][at] if size*len(self.ids) <= self.most else self.get((name, i))[0][at]
+        together = size*len(self.ids) <= self.most
+        return self.get(name)[i][at] if together else self.get((name, i))[0][at]
 
     @plain_torch()
     def draw(self, name, i, at=slice(None)): # (k,t,c)
-        "Samples of some rows of one member, which are not kept: the masks are those that all its rows get."
+        """Samples of some rows of one member, which are not kept.
+
+        The masks are those that all its rows get."""
         f, t = self.fitted, n_samples(name, self.mc_samples)
-        mc = mc_pass(member(f.net, i), self.x, self.ids[i][at][None], t, [torch_rng(f.seeds[i], 'mc', f.round)])
+        rng = torch_rng(f.seeds[i], 'mc', f.round)
+        mc = mc_pass(member(f.net, i), self.x, self.ids[i][at][None], t, [rng])
         return self._sound(name, mc)[0]
 
     def _sound(self, name, v): # v
-        if np.isfinite(v).all(): return v
-        raise ValueError(f"{name} of the model of round {self.fitted.round} contain NaN or infinity: training diverged; lower the recipe's lr")
+        fault = f"{name} of the model of round {self.fitted.round} contain NaN or infinity"
+        need(np.isfinite(v).all(), f"{fault}: training diverged; lower the recipe's lr")
+        return v
 
     def _of_member(self, name, i): # (1,u,t,c)
         for k in [k for k in self.cache if isinstance(k, tuple)]: del self.cache[k] # another member's
@@ -244,7 +252,8 @@ class Group(Members):
         elif name == 'probs': new = dict(probs=torch.as_tensor(self.get('logits')).softmax(-1).numpy())
         elif isinstance(name, tuple): new = {name: self._of_member(*name)}
         elif t := n_samples(name, self.mc_samples):
-            new = {name: mc_pass(f.net, self.x, ids, t, [torch_rng(s, 'mc', f.round) for s in f.seeds])}
+            rngs = [torch_rng(s, 'mc', f.round) for s in f.seeds]
+            new = {name: mc_pass(f.net, self.x, ids, t, rngs)}
         else:
             choices = "probs, logits, embeds, mc, or mc:100 for 100 samples"
             raise ValueError(f"output {name!r} is unknown; choose one of {choices}")
