@@ -10,6 +10,27 @@ for k, v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['KERAS_BACKEND'] = 'torch' # else Keras looks for TensorFlow where a test imports it first
 
+@pytest.fixture
+def narrow(monkeypatch):
+    "The project's VGG16 and residual networks with a quarter of their channels: the same operators, sooner"
+    from al_repro.models import nets
+    real = nets.residual
+    def thin(shape, classes, members, widths, *more): return real(shape, classes, members, tuple(w//4 for w in widths), *more)
+    monkeypatch.setattr(nets, 'VGG16', tuple(tuple(c//4 for c in block) for block in nets.VGG16))
+    monkeypatch.setattr(nets, 'residual', thin)
+
+@pytest.fixture
+def fragile():
+    "A registered strategy that works in round 0 only"
+    from al_repro.query.strategy import REGISTRY, strategy
+    @strategy('fragile', needs=('probs',))
+    def fragile(query, k):
+        "Works once."
+        if query.round: raise ValueError('round 1 is too much')
+        return query.unlabelled[:k]
+    yield
+    del REGISTRY['fragile']
+
 def part_of(test): # its id
     "What a free worker takes, side by side: a notebook, or all of another file, whose tests share fixtures"
     file = test.partition('::')[0]

@@ -7,7 +7,6 @@ import falsecuda
 from al_repro.select import facility, kcenter, kmeans, topk
 from al_repro.data.dataset import Dataset
 from al_repro.data.catalog import load
-from al_repro.models import nets as models
 from al_repro.models.nets import MODELS, Member
 from al_repro.models.outputs import evaluate, outputs
 from al_repro.data.pool import Pool
@@ -97,13 +96,6 @@ def test_the_false_device_is_as_strict_as_cuda():
 
 
 # ---- networks
-
-@pytest.fixture
-def narrow(monkeypatch):
-    "A quarter of the channels of VGG16 and ResNet18: the same operators, sooner"
-    real = models.residual
-    monkeypatch.setattr(models, 'VGG16', tuple(tuple(c//4 for c in block) for block in models.VGG16))
-    monkeypatch.setattr(models, 'residual', lambda s, c, m, widths, *a: real(s, c, m, tuple(w//4 for w in widths), *a))
 
 @pytest.mark.parametrize('name', MODELS)
 def test_network(name, narrow):

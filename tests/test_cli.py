@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from al_repro.query.query import Query
-from al_repro.query.strategy import REGISTRY, strategy
 from al_repro.query.spec import build
 from al_repro.cli import main as cli
 from al_repro.cli.asked import choose, data_of
@@ -179,17 +178,6 @@ def test_budgets_that_a_small_folder_has_no_room_for(al, tmp_path):
     with pytest.raises(ValueError, match=r"strategy bal\(beta=0.1, cycles=7\) cannot run in protocol 'bal-base': .*choose beta >= 0.35"):
         run(choose('bal', 'digits', 'smoke'), 'runs', ['random', 'bal(beta=0.1, cycles=7)'])
     assert not Path('runs').exists()
-
-@pytest.fixture
-def fragile():
-    "A registered strategy that works in round 0 only"
-    @strategy('fragile', needs=('probs',))
-    def fragile(query, k):
-        "Works once."
-        if query.round: raise ValueError('round 1 is too much')
-        return query.unlabelled[:k]
-    yield
-    del REGISTRY['fragile']
 
 def test_one_strategy_that_cannot_run(al, fragile):
     args = [*SMOKE, '--seeds', '1', '--strategies', 'fragile,margin']

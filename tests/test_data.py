@@ -3,7 +3,6 @@ import os, pickle, struct, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageFile
 from al_repro.data import images
 from al_repro.data.catalog import load

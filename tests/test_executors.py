@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 from al_repro.data.catalog import load
 from al_repro.models import assets
-from al_repro.query.strategy import REGISTRY, strategy
 from al_repro.runs import executors, steps
 from al_repro.runs.jobs import CannotRun, Job
 from al_repro.runs.local import Ground
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
 from al_repro.runs.runner import run
-from al_repro.runs.starts import assets_of
+
 
 SMOKE = protocols('dal', 'digits', 'smoke')[0]
 LONG = replace(SMOKE, rounds=9)
@@ -129,17 +128,10 @@ def test_two_at_once_on_one_folder(whole, tmp_path, one_round):
     assert [x.outcome() for x in both] == [None, None]
     assert_same(tmp_path, whole)
 
-def test_a_strategy_that_cannot_run(tmp_path):
-    @strategy('fragile', needs=('probs',))
-    def fragile(query, k):
-        "Works once."
-        if query.round: raise ValueError('round 1 is too much')
-        return query.unlabelled[:k]
-    try:
-        says = 'fragile of dal-q5-digits-smoke, seed 0, round 1: round 1 is too much'
-        with pytest.raises(CannotRun, match=says) as e:
-            go(tmp_path, specs=['fragile', 'margin'], seeds=1, executor='threads')
-    finally: del REGISTRY['fragile']
+def test_a_strategy_that_cannot_run(tmp_path, fragile):
+    says = 'fragile of dal-q5-digits-smoke, seed 0, round 1: round 1 is too much'
+    with pytest.raises(CannotRun, match=says) as e:
+        go(tmp_path, specs=['fragile', 'margin'], seeds=1, executor='threads')
     assert e.value.left == 2 and {k[1]: len(r['rounds']) for k,r in told(tmp_path).items()} == dict(fragile=1, margin=3)
 
 

@@ -1,5 +1,5 @@
 "The loop that a person would write, for every strategy: `round` counts 0, 1, 2, ... whoever chose the first batch"
-import numpy as np, pytest
+import pytest
 from al_repro.query.query import Query
 from al_repro.query.spec import build, known
 from al_repro.query.contract import sample_arrays

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'tools'))
 import colab, docs, names
 
-MAX_LINES = 55          # of a code cell, in lines of 100 characters
+MAX_LINES = 40          # of a code cell
 os.environ.setdefault('PYDEVD_DISABLE_FILE_VALIDATION', '1')
 # Waiting threads that spin slow a busy machine, those that sleep at once an idle one
 for k, v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v)

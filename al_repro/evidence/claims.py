@@ -14,7 +14,7 @@ from ..checks import need
 from ..query.spec import Spec
 from .combine import HOW
 from .effects import IN_WORDS, STATISTICS, said
-from .judge import KINDS, number_line
+from .judge import KINDS
 
 # %% ../../nbs/evidence/06_claims.ipynb #8a6e5b98
 MARGINS = { # data -> query size from which it holds -> points

@@ -8,8 +8,7 @@ __all__ = ['FIVE', 'KINDS', 'COMPARED', 'AGAINST', 'place_interval', 'number_lin
 
 # %% ../../nbs/evidence/02_judge.ipynb #dba82e1b
 import math
-import numpy as np
-from .effects import MIN_SEEDS, Effect
+from .effects import MIN_SEEDS
 from .seeds import seeds_needed
 
 # %% ../../nbs/evidence/02_judge.ipynb #428540cb

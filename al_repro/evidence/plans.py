@@ -35,6 +35,7 @@ def typable(label): # bool
 COMMAND = 'al_repro reproduce {protocol} --data {data} --scale {scale} --strategies {strategies} --seeds {seeds}'
 CAP = 100 # core hours above which no command is printed
 
+# %% ../../nbs/evidence/08_plans.ipynb #34f05e06
 @dataclass(frozen=True)
 class Plan:
     "How missing runs are asked for: command pattern, seeds to have, hours(protocol, data, scale, strategy) of one run."

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from ..data.files import digest, set_aside, whole, writable
 from .nets import Net
-from .pretext import VERSION, Pretext
+from .pretext import VERSION
 from .learned import learn
 
 # %% ../../nbs/models/20_assets.ipynb #2e0f5b43

@@ -90,6 +90,7 @@ def moved(
     "What is no longer as it was."
     return [k for k,v in global_state().items() if k in before and v != before[k]]
 
+# %% ../../nbs/models/00_contexts.ipynb #070a8081
 @contextlib.contextmanager
 def other_seeds(
     seed, # of all three

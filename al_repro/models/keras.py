@@ -7,11 +7,11 @@ __all__ = ['KERAS_OPTIMIZERS', 'PIXELS', 'KEEP', 'load_keras', 'run_layers', 'lo
            'as_keras', 'keras_shape', 'KerasMLP', 'Backbone', 'shared_backbone', 'KerasResNet50V2']
 
 # %% ../../nbs/models/14_keras.ipynb #a8f9b2c0
-import contextlib, functools, importlib, os, sys
+import functools, importlib, os, sys
 import numpy as np, torch
 from torch.utils.weak import WeakIdKeyDictionary
 from ..checks import need
-from .estimators import Estimator, own_random
+from .estimators import Estimator
 
 # %% ../../nbs/models/14_keras.ipynb #ab4c3497
 def load_keras(): # the module
@@ -138,6 +138,7 @@ PIXELS = {
     '-1..1': lambda x: x.float()/127.5 - 1}
 KEEP = 2**31 # bytes of features kept for one tensor of images
 
+# %% ../../nbs/models/14_keras.ipynb #14091dd9
 class Backbone:
     "A network of `keras.applications` without its head: (b,c,h,w) uint8 images to features."
     def __init__(self, make, # function of Keras
@@ -170,6 +171,7 @@ class Backbone:
                 self.kept[x] = torch.cat([self(b) for b in x.split(128)])
         return self.kept[x][ids]
 
+# %% ../../nbs/models/14_keras.ipynb #14091dda
 @functools.lru_cache(maxsize=4)
 def shared_backbone(make, weights, shape, pixels, device): # a frozen `Backbone`
     "One for all that freeze the same pretrained weights."

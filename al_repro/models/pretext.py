@@ -28,6 +28,7 @@ VERSION = 1 # raise it when the same recipe would give other features or losses
 # left out of a recipe's JSON where they have their default
 PRETEXT_LATER = ('temperature', 'init', 'mean', 'sd')
 
+# %% ../../nbs/models/18_pretext.ipynb #fd148023
 @dataclass(frozen=True)
 class Pretext:
     "How a network learns from images without labels, by SGD; `ValueError` where fields contradict."

@@ -54,11 +54,10 @@ RECIPE_LATER = ( # left out of a recipe's JSON where they have their default
     'optimizer', 'warm', 'weights', 'frozen', 'pixels', 'momentum', 'milestones', 'augment',
     'weight_decay', 'fresh_optimizer', 'init', 'mean', 'sd')
 
+# %% ../../nbs/models/08_recipe.ipynb #eaab16b9
 @dataclass(frozen=True)
 class Recipe:
-    """How a labelled set becomes a model; every field is part of a run's identity.
-
-    `ValueError` where fields contradict."""
+    "How a labelled set becomes a model: each field is part of a run's identity. `ValueError` where they contradict."
     model:str = 'lenet' # a name in `MODELS` or `ESTIMATORS`
     epochs:int = 150 # passes over the training part
     min_steps:int = 0 # train longer than `epochs` until this many steps are done
@@ -91,8 +90,7 @@ class Recipe:
         return {f.name: plain(getattr(self, f.name)) for f in fields(self) if told(f)}
 
     def __post_init__(self):
-        for name in ('milestones', 'augment', 'mean', 'sd'):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ('milestones', 'augment', 'mean', 'sd'): object.__setattr__(self, name, tuple(getattr(self, name)))
         check_rules(self)
         check_augment(self.augment)
         check_settings(self)

@@ -54,8 +54,7 @@ class Views:
         if not self.source.has(name):
             kind = name.partition(':')[0]
             remedy = f'give {kind}= to Query.from_arrays' if kind in ARRAYS else 'only a trained model gives it'
-            remedy += ', or choose a strategy that does not need it'
-            raise MissingInput(f"this query holds no {kind!r}", kind, remedy)
+            raise MissingInput(f"this query holds no {kind!r}", kind, f'{remedy}, or choose a strategy that does not need it')
         return self.source.rows(name, ids)
 
     probs = property(lambda self: self.rows('probs', self.unlabelled)) # (u,c)

@@ -11,7 +11,6 @@ import re, time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 import torch
 from ..checks import BadArgument, nearest, need
 from ..models.assets import content_digest

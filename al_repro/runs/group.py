@@ -6,7 +6,6 @@
 __all__ = ['standing_record', 'open_record', 'begun', 'same_ground', 'with_picks', 'Running', 'Stopped', 'paths_of', 'run_group']
 
 # %% ../../nbs/runs/09_group.ipynb #77bffec5
-from pathlib import Path
 import torch
 from ..checks import BadArgument, need
 from ..data.files import set_aside

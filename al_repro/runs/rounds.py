@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Timed', 'TimedGroup', 'Trained', 'train_round', 'trained_once', 'ask', 'play_round', 'seconds_of', 'common_accuracy',
-           'class_counts', 'catch_up', 'one_thread', 'replay']
+           'class_counts', 'catch_up', 'threads', 'one_thread', 'replay']
 
 # %% ../../nbs/runs/07_rounds.ipynb #76d2e629
 import contextlib, time
@@ -135,12 +135,14 @@ def catch_up(protocol, pools, data, seeds): # a `Fitted`; None for a cold recipe
 
 # %% ../../nbs/runs/07_rounds.ipynb #0aa913ba
 @contextlib.contextmanager
-def one_thread():
-    "One thread for torch inside, the old number after."
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
+def threads(n):
+    "So many threads for torch inside, the old number after."
+    old = torch.get_num_threads()
+    torch.set_num_threads(n)
     try: yield
-    finally: torch.set_num_threads(n)
+    finally: torch.set_num_threads(old)
+
+def one_thread(): return threads(1) # a context
 
 def replay(
     record, # of a finished or unfinished run

@@ -124,15 +124,14 @@ def judged(
 ): # the frame of `verdicts`
     "Verdicts, with commands as one would type them and hours from the runs' own seconds."
     from al_repro.evidence.plans import COMMAND, typed
+    from al_repro.evidence.scorecard import hours_of
     from al_repro.evidence.verdicts import verdicts
-    key = ['protocol', 'data', 'scale', 'strategy']
-    spent = runs[runs.done.astype(bool)].groupby([*key, 'seed'])[['seconds_fit', 'seconds_outputs', 'seconds_select']].sum().sum(axis=1)
-    hours = (spent.groupby(key).mean()/3600).to_dict()
+    hours = hours_of(runs[runs.done.astype(bool)])
     claims, table = [], runs
     for paper in papers().values():
         claims += [c for c in paper.claims if studies is not None or not c.study]
         table = paper.reading(table, records)
-    v = verdicts(table, claims, command=COMMAND + tail, studies=studies, hours=lambda *cell: hours.get(cell, float('nan')))
+    v = verdicts(table, claims, command=COMMAND + tail, studies=studies, hours=hours)
     for name, data in {r['data']['name']: r['protocol']['data'] for r in records}.items():
         v['command'] = [c.replace(f'--data {typed(name)} ', f'--data {shlex.quote(paths.get(data, data))} ') for c in v.command]
     v.loc[v.scale == 'smoke', 'command'] = ''

@@ -9,8 +9,8 @@ __all__ = ['CARD', 'judged_on', 'interval_text', 'margin_text', 'verdict_text', 
 # %% ../../nbs/show/06_verdicts.ipynb #d017f180
 import html as _html, math, re, shlex
 import pandas as pd
-from ..evidence.claims import base_name, in_words
-from ..evidence.combine import HOW, Compared, combine
+from ..evidence.claims import base_name
+from ..evidence.combine import HOW, combine
 from ..evidence.verdicts import as_compared
 from ..evidence.judge import AGAINST
 from ..evidence.plans import study_command, to_type, typable, typed

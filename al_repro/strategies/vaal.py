@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['kl_normal', 'vae_loss', 'tell_loss', 'pass_loss', 'Vaal', 'perceptron', 'VaalNets', 'endless_batches', 'vae_step',
-           'tell_step', 'train_vaal', 'labelled_odds', 'unlabelled_odds', 'check_vaal', 'vaal']
+           'tell_step', 'train_vaal', 'labelled_odds', 'unlabelled_odds', 'vaal']
 
 # %% ../../nbs/strategies/66_vaal.ipynb #1f6b681e
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..checks import check_number, check_whole, need
+from ..checks import check_number, need
 from ..models.memory import by_parts, held, row_bytes, rows_that_fit
 from ..models.nets import init_weights, Linear, Net
 from ..query.inputs import check_finite_rows
@@ -190,23 +190,15 @@ def unlabelled_odds(
     how=Vaal(), # sizes, weights, length
 ): # for each query: (u,) log-odds of being unlabelled
     "Train one game for each query, together where sizes agree, and score all of U; logs the last step."
-    out, gens = [None]*len(queries), [torch.Generator().manual_seed(int(q.rng.integers(2**62))) for q in queries]
-    sizes = [(len(q.labelled), len(q.unlabelled)) for q in queries]
-    for size in dict.fromkeys(sizes):
-        at = [i for i,s in enumerate(sizes) if s == size]
+    gens = [torch.Generator().manual_seed(int(q.rng.integers(2**62))) for q in queries]
+    def alike(at): # positions of queries of one size
         group = [queries[i] for i in at]
         unlabelled = _pool(group, [q.unlabelled for q in group])
-        nets, log = train_vaal(_pool(group, [q.labelled for q in group]), unlabelled, [gens[i] for i in at], how)
-        score = -labelled_odds(nets, unlabelled).cpu().numpy()
-        for j,i in enumerate(at): out[i] = score[j]; queries[i].log.append(log[j])
-    return out
-
-def check_vaal(epochs=100, latent=32, beta=1., adversarial=1., lr=5e-4, batch=128, width=512, reduction='elbo'): # as for `vaal`
-    "`ValueError` for an option of `vaal` out of its range."
-    check_whole(dict(epochs=epochs, latent=latent, batch=batch, width=width))
-    check_number(dict(beta=beta, adversarial=adversarial))
-    check_number(dict(lr=lr), least=None)
-    if reduction not in ('elbo', 'released'): raise ValueError(f"reduction={reduction!r}; choose 'elbo' or 'released'")
+        labelled = _pool(group, [q.labelled for q in group])
+        nets, log = train_vaal(labelled, unlabelled, [gens[i] for i in at], how)
+        for q,entry in zip(group, log): q.log.append(entry)
+        return -labelled_odds(nets, unlabelled).cpu().numpy()
+    return by_size(alike, [(len(q.labelled), len(q.unlabelled)) for q in queries])
 
 # %% ../../nbs/strategies/66_vaal.ipynb #45c63e7b
 @together('vaal', needs=('x', 'labelled'))

@@ -7,7 +7,6 @@ __all__ = ['CHOSEN', 'candidates', 'choices', 'search_cost', 'called', 'with_cho
 
 # %% ../../../nbs/papers/bal/06_runs.ipynb #69411c83
 import numpy as np, pandas as pd
-from ...query.spec import Spec
 from .protocols import GRID
 from ...runs.records import rounds_of
 
