@@ -16,7 +16,7 @@ from ..models.train import fit
 from ..models.recipe import n_epochs
 from ..evidence.claims import own_label
 from ..runs.records import load_records, stale_reason, table
-from .report import Html, html_table
+from .markup import Html, html_table
 from ..runs.rounds import one_thread
 from ..evidence.combine import HOW
 from ..evidence.plans import CAP
@@ -53,14 +53,23 @@ def runs_of(
 # %% ../../nbs/show/12_pages.ipynb #efcfa008
 def left(html): # Html
     "The same table with text that starts at the left wherever the page is shown."
-    for t in ('<td>', '<th>', '<td colspan="5">'): html = html.replace(t, t[:-1] + ' style="text-align:left">')
+    for t in ('<td>', '<th>', '<td colspan="5">'):
+        html = html.replace(t, t[:-1] + ' style="text-align:left">')
     return Html(html)
 
 def text_table(
     df, # a frame of texts
 ): # Html
     "A frame as a table, its index in bold."
-    return left(html_table([df.index.name or '', *map(str, df.columns)], [[Html(f'<strong>{i}</strong>'), *map(str, r)] for i,r in zip(df.index, df.values.tolist())]))
+    head = [df.index.name or '', *map(str, df.columns)]
+    rows = [[Html(f'<strong>{i}</strong>'), *map(str, r)] for i, r in zip(df.index, df.values.tolist())]
+    return left(html_table(head, rows))
+
+def _seeds_text(p, mine): # text
+    "How many seeds of a strategy's runs have finished."
+    n, begun = (t.seed.nunique() for t in (mine[mine.done.astype(bool)], mine))
+    said = f'{n} of {p.seeds} seeds' if n else 'not run'
+    return said + f', {begun - n} unfinished'*(begun > n)
 
 def counts_table(
     ps, # `Protocol`s
@@ -68,82 +77,110 @@ def counts_table(
 ): # frame of texts: strategies by protocol
     "How many seeds have finished of how many, in words."
     names = short_names(ps)
+    own = {p.name: dict.fromkeys(names[str(s)] for s in p.strategies) for p in ps}
+    order = list(dict.fromkeys(s for strategies in own.values() for s in strategies))
     def cell(p, s):
-        mine = found[(found.protocol == p.name) & (found.strategy == s)]
-        n, begun = (t.seed.nunique() for t in (mine[mine.done.astype(bool)], mine))
-        return (f'{n} of {p.seeds} seeds' if n else 'not run') + (f', {begun - n} unfinished' if begun > n else '')
-    order = list(dict.fromkeys(names[str(s)] for p in ps for s in p.strategies))
-    return pd.DataFrame({p.name: [cell(p, s) if s in {names[str(x)] for x in p.strategies} else '-' for s in order] for p in ps}, index=order)
+        if s not in own[p.name]: return '-'
+        return _seeds_text(p, found[(found.protocol == p.name) & (found.strategy == s)])
+    return pd.DataFrame({p.name: [cell(p, s) for s in order] for p in ps}, index=order)
 
 # %% ../../nbs/show/12_pages.ipynb #29afe26c
 def verdict_line(o): # a row of `overall` -> markdown
     "One claim: verdict, statement, the verdict of each protocol, and what could decide it."
-    could = f' It could hang on: {o.departures}.' if o.departures and o.outcome not in ('not run', 'description only') else ''
+    judged = o.outcome not in ('not run', 'description only')
+    could = f' It could hang on: {o.departures}.' if o.departures and judged else ''
     return f'- **{o.claim} {o.verdict}**: {o.statement}. {o.note}.{could}'
 
 def verdict_lines(
     df, # what `verdicts` returned
 ): # markdown
-    "One line for each claim, those inside the scope of their source first; then which were written after their runs."
+    """One line for each claim, those inside the scope of their source first.
+
+    Then which were written before, and which after their runs."""
     t = overall(df).sort_values('inside', ascending=False, kind='stable')
     if not len(t): return 'Nothing has been run yet.'
     said = t[t.written != ''].groupby('written', sort=False).claim.unique()
-    days = [f'{", ".join(claims)}: {w}.' for w,claims in said.items()]
+    days = [f'{", ".join(claims)}: {w}.' for w, claims in said.items()]
     return '\n'.join(map(verdict_line, t.itertuples())) + '\n\nWritten when? '*bool(days) + ' '.join(days)
 
 # %% ../../nbs/show/12_pages.ipynb #cd0dd618
+def _parsed(command): # dict of flags, what is run, strategies, seeds
+    "A command taken apart; strategies None where all are meant."
+    words = shlex.split(command)
+    flags = dict(zip(words[3::2], words[4::2]))
+    names, seeds = flags.pop('--strategies', None), int(flags.pop('--seeds', 0))
+    strategies = None if names is None else set(re.split(r',(?![^(]*\))', names))
+    return flags, words[:3], strategies, seeds
+
 def within(
     one, other, # commands that `verdicts` printed
 ): # bool
     "Does the other command run all that the first one runs?"
-    a, b = ({'what': w[:3]} | dict(zip(w[3::2], w[4::2])) for w in map(shlex.split, (one, other)))
-    some = lambda f: set(re.split(r',(?![^(]*\))', f['--strategies'])) if '--strategies' in f else None # None: all
-    fixed = lambda f: {k: v for k,v in f.items() if k not in ('--strategies', '--seeds')}
-    fewer = int(a.get('--seeds', 0)) <= int(b.get('--seeds', 0))
-    return fixed(a) == fixed(b) and fewer and (some(b) is None or (some(a) or {None}) <= some(b))
+    *a, mine, few = _parsed(one)
+    *b, theirs, many = _parsed(other)
+    if a != b or few > many: return False
+    return theirs is None or (mine is not None and mine <= theirs)
+
+# %% ../../nbs/show/12_pages.ipynb #17e2f1c4
+def _asked(df): # frame
+    "The wholes with a command, each once, without those that another one does as well."
+    todo = df[df.command != ''].drop_duplicates('command')
+    ask = [*enumerate(todo.command)]
+    def covers(j, d, i, c): return j != i and within(c, d) and (j < i or not within(d, c))
+    return todo[[not any(covers(j, d, i, c) for j, d in ask) for i, c in ask]]
 
 def todo_lines(
     df, # what `verdicts` returned
 ): # markdown
-    "The commands that would settle what is open, each with its core hours; without those that another one does as well, and hours alone where they are many."
-    open_ = df[df.part.isin(HOW)]
-    todo = open_[open_.command != ''].drop_duplicates('command')
-    ask = [*enumerate(todo.command)]
-    todo = todo[[not any(within(c, d) and (j < i or not within(d, c)) for j,d in ask if j != i) for i,c in ask]]
-    known = lambda h: f'about {h:.1f} core hours' if h == h else 'hours unknown until every strategy has finished a run'
-    lines = [f'- `{o.command}`: {known(o.hours)}' for o in todo.itertuples()]
-    lines += [f'- {o.claim} on {o.data}, {o.protocol}: about {o.hours:,.0f} core hours' for o in open_[(open_.command == '') & (open_.hours > CAP)].itertuples()]
+    "The commands that would settle what is open, with their core hours; the hours alone where they are many."
+    wholes = df[df.part.isin(HOW)]
+    unknown = 'hours unknown until every strategy has finished a run'
+    known = lambda h: f'about {h:.1f} core hours' if h == h else unknown
+    lines = [f'- `{o.command}`: {known(o.hours)}' for o in _asked(wholes).itertuples()]
+    dear = wholes[(wholes.command == '') & (wholes.hours > CAP)]
+    lines += [f'- {o.claim} on {o.data}, {o.protocol}: about {o.hours:,.0f} core hours' for o in dear.itertuples()]
     return '\n'.join(['What would settle the rest:\n', *lines]) if lines else 'Nothing is left open.'
 
 # %% ../../nbs/show/12_pages.ipynb #6708f711
 def steps_of(p): # of a `Protocol`
     "Optimiser steps over all rounds of one run."
-    return sum(n_epochs(p.recipe, n - int(p.recipe.holdout*n))[2] for n in range(p.initial, p.labels + 1, p.query))
+    trained = (n - int(p.recipe.holdout*n) for n in range(p.initial, p.labels + 1, p.query))
+    return sum(n_epochs(p.recipe, n)[2] for n in trained)
 
 def step_seconds(
     recipe, # a `Recipe` for a torch network
     shape, classes, # (c,h,w) of an image; how many classes
 ): # float
-    "Seconds of an optimiser step on one core of this machine, timed on at most 8 random images and scaled to the batch."
+    """Seconds of an optimiser step on one core of this machine.
+
+    Timed on at most 8 random images and scaled to the batch."""
     gen, n = torch.Generator().manual_seed(0), min(8, recipe.batch)
     x, y = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=gen), torch.arange(n) % classes
     data = Dataset('noise', x, y, x[:1], y[:1], tuple(map(str, range(classes))))
+    plain = replace(recipe, batch=n, warm=False, fresh_optimizer=False, milestones=(), patience=None,
+                    holdout=0., checkpoint='last')
     def spent(steps): # seconds
         t = time.process_time() # not slowed by what else the machine does
-        with one_thread(): fit(replace(recipe, steps=steps, batch=n, warm=False, fresh_optimizer=False, milestones=(), patience=None, holdout=0., checkpoint='last'), data, [np.arange(n)], [0])
+        with one_thread(): fit(replace(plain, steps=steps), data, [np.arange(n)], [0])
         return time.process_time() - t
     spent(1) # warm up
     return (spent(3) - spent(1))/2*recipe.batch/n
+
+# %% ../../nbs/show/12_pages.ipynb #83cc1153
+def _two(v): # text
+    "A number with the two digits that count."
+    return f'{v:.2g}' if v < 10 else f'{float(format(v, ".2g")):,.0f}'
 
 def cost_table(
     ps, # `Protocol`s of one network, not yet run
     shapes, # name of a data set -> (c,h,w), classes
 ): # DataFrame, to show with `text_table`
     "What protocols would cost in core hours of training, from steps counted and a step timed here."
-    took = {d: step_seconds(next(p.recipe for p in ps if p.data == d), *shapes[d]) for d in dict.fromkeys(p.data for p in ps)}
-    two = lambda v: f'{v:.2g}' if v < 10 else f'{float(format(v, ".2g")):,.0f}' # two digits that count
+    recipes = {p.data: p.recipe for p in reversed(ps)} # the first of each
+    took = {d: step_seconds(recipes[d], *shapes[d]) for d in dict.fromkeys(p.data for p in ps)}
     def row(p):
         runs, steps = len(p.strategies)*p.seeds, steps_of(p)
         hours = steps*took[p.data]/3600
-        return {'runs': f'{runs}', 'steps a run': f'{steps:,}', 'core hours a run': two(hours), 'core hours in all': two(hours*runs)}
+        return {'runs': f'{runs}', 'steps a run': f'{steps:,}',
+                'core hours a run': _two(hours), 'core hours in all': _two(hours*runs)}
     return pd.DataFrame([row(p) for p in ps], index=[f'{p.name}, {p.data}' for p in ps])

@@ -21,22 +21,43 @@ def open_records(folder): # records, damaged files
     "The records below a folder; `FileNotFoundError` or `ValueError` where there are none."
     records, damaged = load_records(folder)
     damaged += sorted(Path(folder).rglob('*.damaged*'))
+    if records: return records, damaged
     more = f' but {len(damaged)} damaged ones' if damaged else ''
-    if not records: raise ValueError(f"no run records in {folder}{more}; pass the --out folder of a run, or one protocol's folder in it")
-    return records, damaged
+    raise ValueError(f'no run records in {folder}{more}; '
+                     "pass the --out folder of a run, or one protocol's folder in it")
+
+def _name(r): # text
+    "A record as lists name it."
+    p = r['protocol']
+    return f"{p['name']}-{r['data']['name']}-{p['scale']} {r['label']} seed {r['seed']}"
+
+def _at_most(found, n=10): # list of text
+    "The first of many, and how many there are besides."
+    more = len(found) - n
+    return [*(f'  {x}' for x in found[:n])] + [f'  ... and {more} more']*(more > 0)
 
 def left_out_lines(records, damaged): # lines of text
     "Stale, unfinished and damaged records, at most ten of a kind."
-    name = lambda r: f"{r['protocol']['name']}-{r['data']['name']}-{r['protocol']['scale']} {r['label']} seed {r['seed']}"
     why = [(r, stale_reason(r)) for r in records]
-    kinds = {'stale': [f'{name(r)}: {w}' for r,w in why if w], 'damaged (set aside when its run is repeated)': [str(f) for f in damaged],
-             'unfinished': [f"{name(r)}: {len(r['rounds'])} of {r['protocol']['rounds'] + 1} rounds" for r,w in why if not w and not r['done']]}
+    stale = [f'{_name(r)}: {w}' for r, w in why if w]
+    unfinished = [r for r, w in why if not w and not r['done']]
+    rounds = lambda r: f"{len(r['rounds'])} of {r['protocol']['rounds'] + 1} rounds"
+    kinds = {'stale': stale, 'damaged (set aside when its run is repeated)': [*map(str, damaged)],
+             'unfinished': [f'{_name(r)}: {rounds(r)}' for r in unfinished]}
     lines = []
     for kind, found in kinds.items():
-        if found: lines += [f'{len(found)} {kind}:', *(f'  {x}' for x in found[:10])] + [f'  ... and {len(found) - 10} more']*(len(found) > 10)
+        if found: lines += [f'{len(found)} {kind}:', *_at_most(found)]
     return lines
 
 # %% ../../nbs/show/14_summary.ipynb #f220e9ad
+def _labels_of(record, root, paths): # array
+    "Labels of a record's data set; OSError or ValueError where it is absent or no longer the same."
+    d, p = record['data'], record['protocol']
+    data = load(paths.get(p['data'], p['data']), root, p['size'])
+    if data.fingerprint != d['fingerprint']:
+        raise ValueError(f"its fingerprint is {data.fingerprint}, in the records {d['fingerprint']}")
+    return data.y.numpy()
+
 def classes_of(
     records, # of any number of data sets
     root=None, # folder of data sets
@@ -44,13 +65,10 @@ def classes_of(
 ): # dict data name -> labels, and notes on those that could not be had
     "The labels of each data set of the records, as far as it can be loaded and is still the same."
     labels, notes = {}, []
-    for r in {r['data']['name']: r for r in records}.values():
-        d, p = r['data'], r['protocol']
-        try:
-            data = load(paths.get(p['data'], p['data']), root, p['size'])
-            if data.fingerprint != d['fingerprint']: raise ValueError(f"its fingerprint is {data.fingerprint}, in the records {d['fingerprint']}")
-            labels[d['name']] = data.y.numpy()
-        except (OSError, ValueError) as e: notes.append(f"classes of the picks on {d['name']} are not drawn: {str(e).splitlines()[0]}")
+    for name, r in {r['data']['name']: r for r in records}.items():
+        try: labels[name] = _labels_of(r, root, paths)
+        except (OSError, ValueError) as e:
+            notes.append(f'classes of the picks on {name} are not drawn: {str(e).splitlines()[0]}')
     return labels, notes
 
 # %% ../../nbs/show/14_summary.ipynb #b5a42ab4
@@ -61,42 +79,72 @@ def _flags(p, known, labels, seeds): # text
     if known is None or seeds != known.seeds: flags += ['--seeds', str(seeds)]
     return shlex.join(['--data', p['data'], '--scale', p['scale'], *flags])
 
+def _grouped(records, key): # dict key -> records, in order
+    groups = {}
+    for r in records: groups.setdefault(key(r), []).append(r)
+    return groups
+
+def _experiment(r): # its name, data and scale
+    p = r['protocol']
+    return experiment_of(p['name']), p['data'], p['scale']
+
+def _labels_and_seeds(records): # list of labels, int
+    return list(dict.fromkeys(r['label'] for r in records)), max(r['seed'] for r in records) + 1
+
 def commands_of(records, tail='', paths={}): # a list of commands; `tail`, `paths` as for `report_on`
     "What to type to run what the records hold, one command for an experiment where that is enough."
-    groups, out = {}, []
-    for r in records: groups.setdefault((experiment_of(r['protocol']['name']), r['protocol']['data'], r['protocol']['scale']), []).append(r)
-    for (name, data, scale), rs in groups.items():
+    out = []
+    for (name, data, scale), rs in _grouped(records, _experiment).items():
         ps, flags = siblings(name, data, scale, rs[0]['data']['n']), {}
-        for p in {r['protocol']['name']: r['protocol'] for r in rs}.values():
-            mine = [r for r in rs if r['protocol']['name'] == p['name']]
-            flags[p['name']] = _flags(p | dict(data=paths.get(p['data'], p['data'])), ps.get(p['name']), list(dict.fromkeys(r['label'] for r in mine)), max(r['seed'] for r in mine) + 1)
-        if set(flags) == set(ps) and len(set(flags.values())) == 1: flags = {name: flags.popitem()[1]}
-        out += [f'al_repro reproduce {p} {f}{tail}' for p,f in flags.items()]
+        for own, mine in _grouped(rs, lambda r: r['protocol']['name']).items():
+            p = mine[-1]['protocol'] | dict(data=paths.get(data, data))
+            flags[own] = _flags(p, ps.get(own), *_labels_and_seeds(mine))
+        alike = len(set(flags.values())) == 1
+        if alike and set(flags) == set(ps): flags = {name: flags.popitem()[1]}
+        out += [f'al_repro reproduce {p} {f}{tail}' for p, f in flags.items()]
     return out
 
 # %% ../../nbs/show/14_summary.ipynb #d0625361
+def _each(records, f): # text
+    "What `f` says of some records, each thing once."
+    return '; '.join(dict.fromkeys(map(f, records)))
+
+def _data_line(r): # text
+    d = r['data']
+    return f"{d['name']}: {d['n']:,} + {d['n_test']:,} images, fingerprint {d['fingerprint']}"
+
+def _versions_line(r): # text
+    return ', '.join(f'{k} {v}' for k, v in r['versions'].items() if k != 'begun')
+
 def facts_of(records, damaged, tail='', paths={}): # dict for `write_report`
     "How to repeat the runs, and with what they were made."
-    each = lambda f: '; '.join(dict.fromkeys(f(r) for r in records))
-    data = each(lambda r: f"{r['data']['name']}: {r['data']['n']:,} + {r['data']['n_test']:,} images, fingerprint {r['data']['fingerprint']}")
-    versions = each(lambda r: ', '.join(f'{k} {v}' for k,v in r['versions'].items() if k != 'begun'))
     days = sorted({r['versions'].get('begun', '') for r in records})
-    d = dict(commands=commands_of(records, tail, paths), data=data, versions=versions, device=each(lambda r: r['device']))
-    d |= dict(begun=' to '.join(dict.fromkeys((days[0] or 'undated', days[-1] or 'undated'))))
-    return d | ({'damaged records': [f.name for f in damaged]} if damaged else {})
+    first, last = (d or 'undated' for d in (days[0], days[-1]))
+    facts = dict(
+        commands=commands_of(records, tail, paths), data=_each(records, _data_line),
+        versions=_each(records, _versions_line), device=_each(records, lambda r: r['device']),
+        begun=first if first == last else f'{first} to {last}')
+    if damaged: facts['damaged records'] = [f.name for f in damaged]
+    return facts
+
+def _source(records, r): # dict(name, rows) for `write_report`
+    "The protocol of a record in three columns."
+    p, n = from_json(r['protocol']), r['data']['n']
+    now = siblings(p.name, p.data, p.scale, n).get(p.name, p)
+    seeds = len({x['seed'] for x in records if x['protocol'] == r['protocol']})
+    drawn = p.pool if p.pool and p.pool < n else None # a pool that holds all rows draws none
+    shown = replace(p, pool=drawn, seeds=seeds, strategies=now.strategies)
+    return dict(name=_source_name(r), rows=three_columns(shown))
+
+def _source_name(r): # text
+    p = r['protocol']
+    return ' · '.join((p['name'], r['data']['name'], p['scale']))
 
 def sources_of(records): # list of dict(name, rows) for `write_report`
     "Each protocol in three columns."
-    out = {}
-    for r in records:
-        p = from_json(r['protocol'])
-        key = ' · '.join((p.name, r['data']['name'], p.scale))
-        if key in out: continue
-        now = siblings(p.name, p.data, p.scale, r['data']['n']).get(p.name, p)
-        seeds = len({x['seed'] for x in records if x['protocol'] == r['protocol']})
-        drawn = p.pool if p.pool and p.pool < r['data']['n'] else None # a pool that holds all rows draws none
-        out[key] = dict(name=key, rows=three_columns(replace(p, pool=drawn, seeds=seeds, strategies=now.strategies)))
-    return list(out.values())
+    firsts = {}
+    for r in records: firsts.setdefault(_source_name(r), r)
+    return [_source(records, r) for r in firsts.values()]
 
 # %% ../../nbs/show/14_summary.ipynb #9b0f8c71
 def title_of(protocol): # its name; in words
@@ -104,15 +152,23 @@ def title_of(protocol): # its name; in words
     own = experiment_of(protocol)
     return experiments()[own].title if own in experiments() else own
 
+_HELPERS = { # name of a column -> what it is called
+    'median': 'epochs (median)',
+    'longest': 'epochs (longest)',
+    'by': 'stopped by accuracy, %',
+    'accuracy': 'training accuracy (mean)'}
+
 def helper_table(records): # a frame, or None
     "Epochs, stop and accuracy of the helpers' own training, for each protocol and strategy."
     h = helpers(records)
     if not len(h) or not {'epochs', 'stop', 'accuracy'} <= set(h): return None
     h = h.dropna(subset=['accuracy']) # other helpers' logs have other columns
     where = {r['protocol']['name']: r['data']['name'] for r in records}
-    g = h.assign(data=h.protocol.map(where), by=100.*(h.stop == 'accuracy')).groupby(['protocol', 'data', 'strategy'])
-    t = g.agg(trained=('epochs', 'size'), median=('epochs', 'median'), longest=('epochs', 'max'), by=('by', 'mean'), accuracy=('accuracy', 'mean'))
-    return t.reset_index().rename(columns={'median': 'epochs (median)', 'longest': 'epochs (longest)', 'by': 'stopped by accuracy, %', 'accuracy': 'training accuracy (mean)'})
+    h = h.assign(data=h.protocol.map(where), by=100.*(h.stop == 'accuracy'))
+    t = h.groupby(['protocol', 'data', 'strategy']).agg(
+        trained=('epochs', 'size'), median=('epochs', 'median'), longest=('epochs', 'max'),
+        by=('by', 'mean'), accuracy=('accuracy', 'mean'))
+    return t.reset_index().rename(columns=_HELPERS)
 
 # %% ../../nbs/show/14_summary.ipynb #08635260
 def judged(
@@ -133,20 +189,28 @@ def judged(
         table = paper.reading(table, records)
     v = verdicts(table, claims, command=COMMAND + tail, studies=studies, hours=hours)
     for name, data in {r['data']['name']: r['protocol']['data'] for r in records}.items():
-        v['command'] = [c.replace(f'--data {typed(name)} ', f'--data {shlex.quote(paths.get(data, data))} ') for c in v.command]
+        here = f'--data {shlex.quote(paths.get(data, data))} '
+        v['command'] = [c.replace(f'--data {typed(name)} ', here) for c in v.command]
     v.loc[v.scale == 'smoke', 'command'] = ''
     return v
 
 # %% ../../nbs/show/14_summary.ipynb #f9e7b0f8
 def aulc_lines(name, runs): # lines of text
     "Mean test accuracy after round 0, best first, with paired differences to random."
-    from al_repro.show.report import aulc_table
+    from al_repro.show.findings import aulc_table
     ranks = aulc_table(runs)
     width = max([8, *(len(s) for s in ranks.index)])
     yield f"{name}\n  {'strategy':{width}}   AULC    sd   n  minus random [95 %]"
     for s, r in ranks.iterrows():
-        diff = '' if not r.pairs else f"{r['diff']:+6.2f}" + (f' [{r.low:+.2f}, {r.high:+.2f}]' if r.pairs > 1 else '')
-        yield f"  {s:{width}} {r['mean']:6.2f} {f'{r.sd:.2f}' if r.n > 1 else '-':>5} {r.n:3.0f}  {diff}".rstrip()
+        diff = f"{r['diff']:+6.2f}" if r.pairs else ''
+        interval = f' [{r.low:+.2f}, {r.high:+.2f}]' if r.pairs > 1 else ''
+        sd = f'{r.sd:.2f}' if r.n > 1 else '-'
+        yield f"  {s:{width}} {r['mean']:6.2f} {sd:>5} {r.n:3.0f}  {diff}{interval}".rstrip()
+
+def _of_these(verdicts, runs): # frame
+    "The verdicts on the protocols of some runs, and those on their data as a whole."
+    cells = {(d, s, x) for d, s, p in zip(runs.data, runs.scale, runs.protocol) for x in (p, '')}
+    return verdicts[[c in cells for c in zip(verdicts.data, verdicts.scale, verdicts.protocol)]]
 
 def print_tables(
     runs, # tidy table of the protocols to print
@@ -155,13 +219,27 @@ def print_tables(
     "AULC of each protocol, then the verdicts on them."
     from al_repro.show.verdicts import verdict_text
     complete = runs[runs.done.astype(bool) & ~runs.stale.astype(bool)]
-    print('AULC: mean test accuracy in points over the rounds after the first' if len(complete) else 'no run is complete yet')
-    for key, g in sorted(complete.groupby(['protocol', 'data', 'scale']), key=lambda kg: (kg[1]['query'].min(), kg[0])): print(*aulc_lines('-'.join(key), g), sep='\n')
-    cells = {(d, s, x) for d,s,p in zip(runs.data, runs.scale, runs.protocol) for x in (p, '')}
-    v = verdicts[[c in cells for c in zip(verdicts.data, verdicts.scale, verdicts.protocol)]]
+    title = 'AULC: mean test accuracy in points over the rounds after the first'
+    print(title if len(complete) else 'no run is complete yet')
+    groups = complete.groupby(['protocol', 'data', 'scale'])
+    for key, g in sorted(groups, key=lambda kg: (kg[1]['query'].min(), kg[0])):
+        print(*aulc_lines('-'.join(key), g), sep='\n')
+    v = _of_these(verdicts, runs)
     if len(v): print('', 'verdicts', verdict_text(v), '', sep='\n')
 
 # %% ../../nbs/show/14_summary.ipynb #04334ae9
+def _title(records): # text
+    "The heading of a report: experiments, data, scales."
+    title = lambda r: title_of(r['protocol']['name'])
+    runs = [f"{title(r)} on {r['data']['name']} ({r['protocol']['scale']})" for r in records]
+    return ', '.join(dict.fromkeys(runs)) + ', repeated'
+
+def _picks_drawn(records, labels): # frame, or None
+    "Every pick with its class, where the data are there."
+    with_picks = lambda r: any(x['picks'] for x in r['rounds'])
+    drawn = [r for r in records if r['data']['name'] in labels and with_picks(r)]
+    return picks(drawn, labels) if drawn else None
+
 def report_on(
     folder, # of records
     out, # where figures and report.html go
@@ -175,14 +253,16 @@ def report_on(
     from al_repro.show.report import write_report
     found, damaged = open_records(folder)
     records, full = shortened(found)
-    runs = table(records)
-    v = judged(runs, records, tail, paths)
-    print_tables(table([r for r in records if printed(r)]), v)
-    names = {k: ' or '.join(v) for k,v in full.items()}
+    runs, names = table(records), {k: ' or '.join(v) for k, v in full.items()}
+    verdicts = judged(runs, records, tail, paths)
+    print_tables(table([r for r in records if printed(r)]), verdicts)
     labels, notes = classes_of(records, root, paths)
-    drawn = [r for r in records if r['data']['name'] in labels and any(x['picks'] for x in r['rounds'])]
-    title = ', '.join(dict.fromkeys(f"{title_of(r['protocol']['name'])} on {r['data']['name']} ({r['protocol']['scale']})" for r in records))
-    path = write_report(out, runs, picks(drawn, labels) if drawn else None, v, sources_of(records), facts_of(found, damaged, tail, paths) | ({'names': names} if names else {}), f'{title}, repeated', helper_table(records))
+    facts = facts_of(found, damaged, tail, paths) | (dict(names=names) if names else {})
+    path = write_report(
+        out, runs, _picks_drawn(records, labels), verdicts, sources_of(records), facts,
+        _title(records), helper_table(records))
     lines = left_out_lines(records, damaged)
     if lines: print('left out of every comparison', *lines, '', sep='\n')
-    print(*[f'{k} is {v}' for k,v in names.items()], *notes, *[f'{len(records)} run records in {folder}', f'figures (PNG and SVG) in {path.parent/"figures"}', f'report: {path}'], sep='\n')
+    where = f'figures (PNG and SVG) in {path.parent/"figures"}', f'report: {path}'
+    said = [f'{k} is {v}' for k, v in names.items()] + notes
+    print(*said, f'{len(records)} run records in {folder}', *where, sep='\n')

@@ -34,47 +34,102 @@ def margin_text(r): # as for `judged_on`; str
     share = getattr(r, 'margin_share', math.nan)
     return f'{r.margin:g}' + (f' ({100*share:.2g} %)' if pd.notna(share) else '')
 
+# %% ../../nbs/show/06_verdicts.ipynb #67f44098
 _HEAD = ('part', 'effect', 'interval', 'n', 'flip p', 'margin', 'verdict')
 
-def _blocks(df):
+def _headline(r): # text
+    "A claim in one cell: its verdict, and what that is made of."
+    where = ' '.join(filter(None, (r.data, r.scale, r.protocol)))
+    detail = f'{r.part} of: {r.note}' if r.protocol else r.note
+    more = f'; it could hang on {r.departures}'*bool(r.departures) + f'; {r.written}'*bool(r.written)
+    return f'{r.claim}, {where}: {r.verdict.upper()} ({detail}{more})'
+
+def _cells(r): # texts, in the order of _HEAD
+    "A comparison; in parentheses where it does not count."
+    num = lambda x, f: '' if pd.isna(x) else format(x, f)
+    return (r.part if r.counts else f'({r.part})', num(r.effect, '+.2f'), interval_text(r), str(r.n),
+            num(r.p_sign_flip, '.3f'), margin_text(r), '; '.join(filter(None, (r.verdict, r.note))))
+
+def _blocks(df): # list of (heading, list of rows)
     "Per claim and cell: heading, and the cells of its parts as text."
-    num, res = lambda x, f: '' if pd.isna(x) else format(x, f), {}
+    blocks = {}
     for r in df.itertuples():
-        head, rows = res.setdefault((r.claim, r.data, r.scale, r.protocol), ([], []))
-        if r.part in HOW:
-            detail = f'{r.part} of: {r.note}' if r.protocol else r.note
-            more = f'; it could hang on {r.departures}'*bool(r.departures) + f'; {r.written}'*bool(r.written)
-            head.append(f"{r.claim}, {' '.join(filter(None, (r.data, r.scale, r.protocol)))}: {r.verdict.upper()} ({detail}{more})")
-            continue
-        rows.append((r.part if r.counts else f'({r.part})', num(r.effect, '+.2f'), interval_text(r), str(r.n), num(r.p_sign_flip, '.3f'),
-                     margin_text(r), r.verdict + (f'; {r.note}' if r.note else '')))
-    return [(' '.join(head), rows) for head, rows in res.values()]
+        head, rows = blocks.setdefault((r.claim, r.data, r.scale, r.protocol), ([], []))
+        if r.part in HOW: head.append(_headline(r))
+        else: rows.append(_cells(r))
+    return [(' '.join(head), rows) for head, rows in blocks.values()]
 
 # %% ../../nbs/show/06_verdicts.ipynb #22b33f05
+def _to_settle(df): # list of text
+    "The commands that would settle what is open, or the hours where they are many; each once."
+    wholes = df[df['part'].isin(HOW)]
+    asked = [(c, h) for c, h in zip(wholes['command'], wholes['hours']) if c or h > 0]
+    return [*dict.fromkeys(to_type(c, h) for c, h in asked)]
+
 def verdict_text(
     df, # what `verdicts` returned
 ): # str
-    "The verdicts as plain aligned text with margins in per cent of random's error beside, then the commands that would settle what is open."
-    blocks = _blocks(df)
-    todo = [*dict.fromkeys(to_type(c, h) for c, h, p in zip(df['command'], df['hours'], df['part']) if (c or h > 0) and p in HOW)]
+    """The verdicts as plain aligned text, then the commands that would settle what is open.
+
+    Beside each margin stands its share of random's error."""
+    blocks, todo = _blocks(df), _to_settle(df)
     widths = [max(map(len, col)) for col in zip(_HEAD, *(r for _, rows in blocks for r in rows))]
-    pad = lambda h, c, w: c.rjust(w) if h in ('effect', 'n', 'flip p', 'margin') else c.ljust(w)
-    line = lambda r: '  ' + '  '.join(map(pad, _HEAD, r, widths)).rstrip()
-    text = [line(_HEAD)] + [t for head, rows in blocks for t in (head, *map(line, rows))]
-    return '\n'.join(text + ['to settle what is open:', *('  ' + c for c in todo)] * bool(todo))
+    def cell(head, text, width):
+        at_right = head in ('effect', 'n', 'flip p', 'margin')
+        return text.rjust(width) if at_right else text.ljust(width)
+    def line(row): return '  ' + '  '.join(map(cell, _HEAD, row, widths)).rstrip()
+    text = [line(_HEAD)]
+    for head, rows in blocks: text += [head, *map(line, rows)]
+    if todo: text += ['to settle what is open:', *('  ' + c for c in todo)]
+    return '\n'.join(text)
 
 # %% ../../nbs/show/06_verdicts.ipynb #7f86f369
+def _interval(ax, y, r, colour):
+    "One comparison: its band, its intervals, its mark, its outcome."
+    margin, symmetric = r['margin'], r.get('kind') == 'equivalence'
+    low = -margin if symmetric else 0
+    ax.fill_betweenx([y - .5, y + .5], low, margin, color='#e2e2e2', linewidth=0)
+    ax.plot([r['low'], r['high']], [y, y], color=colour, linewidth=1.2)
+    thick = [r.get('low90', math.nan), r.get('high90', math.nan)]
+    ax.plot(thick, [y, y], color=colour, linewidth=3, solid_capstyle='butt')
+    against, filled = r['outcome'] in AGAINST, r['outcome'] in (*AGAINST, 'holds')
+    mark, size = ('X', 8) if against else ('o', 6)
+    face, edge = (colour, 'white') if filled else ('white', colour)
+    look = dict(color=colour, markersize=size, markerfacecolor=face, markeredgecolor=edge)
+    ax.plot(r['effect'], y, mark, **look)
+    unsure = ' (?)'*(against and r.get('stands') == 'undecided')
+    said, beside = f"{r['verdict']}{unsure}, n={r['n']:.0f}", ('axes fraction', 'data')
+    ax.annotate(said, (1.02, y), xycoords=beside, va='center', fontsize=8)
+
+def _names(rows): # list of text
+    """What stands at the left of each row: the part, the better of two as 'a / b'.
+
+    With claim, data and protocol where there are several."""
+    several = len({(r['data'], r['protocol']) for r in rows}) > 1
+    claims = len({r['claim'] for r in rows}) > 1
+    def name(r):
+        part = re.sub(r'the better of (\S+) and (\S+)', r'\1 / \2', r['part'])
+        if not r.get('counts', True): part = f'({part})'
+        return f"{r['claim']}, "*claims + f"{r['data']} {r['protocol']}: "*several + part
+    return [name(r) for r in rows]
+
+# %% ../../nbs/show/06_verdicts.ipynb #84b18717
 def forest(
     df, # what `verdicts` returned; rows of whole claims are skipped
     ax=None, # axes to draw on
     colours=None, # base name -> colour of a strategy; grey without
 ): # the axes
-    "Forest plot of effects with their intervals, margins shaded and verdicts written beside; raises ValueError if no part was run."
+    """Forest plot of effects with their intervals, margins shaded and verdicts written beside.
+
+    Raises ValueError if no part was run."""
     import matplotlib.pyplot as plt
     rows = df[~df['part'].isin(HOW) & df['effect'].notna()].to_dict('records')
-    if not rows: raise ValueError('df has no part with an effect; run the commands in its column `command` first')
+    if not rows:
+        raise ValueError('df has no part with an effect; '
+                         'run the commands in its column `command` first')
     if ax is None: ax = plt.subplots(figsize=(8, .8 + .34 * len(rows)), layout='constrained')[1]
-    for y, r in enumerate(rows): _interval(ax, y, r, (colours or {}).get(base_name(r['part'].split(' vs ')[0]), '#4d4d4d'))
+    colour_of = lambda r: (colours or {}).get(base_name(r['part'].split(' vs ')[0]), '#4d4d4d')
+    for y, r in enumerate(rows): _interval(ax, y, r, colour_of(r))
     ax.set_yticks(range(len(rows)), _names(rows), fontsize=9)
     ax.set_ylim(len(rows) - .5, -.5)
     ax.axvline(0, color='#888888', linewidth=1)
@@ -84,88 +139,121 @@ def forest(
     ax.spines[['top', 'right', 'left']].set_visible(False)
     return ax
 
-def _interval(ax, y, r, colour):
-    "One comparison: its band, its intervals, its mark, its outcome."
-    ax.fill_betweenx([y - .5, y + .5], -r['margin'] if r.get('kind') == 'equivalence' else 0, r['margin'], color='#e2e2e2', linewidth=0)
-    ax.plot([r['low'], r['high']], [y, y], color=colour, linewidth=1.2)
-    ax.plot([r.get('low90', math.nan), r.get('high90', math.nan)], [y, y], color=colour, linewidth=3, solid_capstyle='butt')
-    against, held = r['outcome'] in AGAINST, r['outcome'] == 'holds'
-    ax.plot(r['effect'], y, 'X' if against else 'o', color=colour, markersize=8 if against else 6,
-            markerfacecolor=colour if against or held else 'white', markeredgecolor='white' if against or held else colour)
-    unsure = ' (?)'*(against and r.get('stands') == 'undecided')
-    ax.annotate(f"{r['verdict']}{unsure}, n={r['n']:.0f}", (1.02, y), xycoords=('axes fraction', 'data'), va='center', fontsize=8)
-
-def _names(rows): # list of text
-    "What stands at the left of each row: the part, with claim, data and protocol where there are several; the better of two as 'a / b'."
-    several, claims = len({(r['data'], r['protocol']) for r in rows}) > 1, len({r['claim'] for r in rows}) > 1
-    short = lambda part: re.sub(r'the better of (\S+) and (\S+)', r'\1 / \2', part)
-    name = lambda r: short(r['part']) if r.get('counts', True) else f"({short(r['part'])})"
-    return [f"{r['claim']}, "*claims + f"{r['data']} {r['protocol']}: "*several + name(r) for r in rows]
-
 # %% ../../nbs/show/06_verdicts.ipynb #3c45e04c
+# The sign of an effect that speaks against the claim
+_SIGN = {'superiority': -1, 'no better': 1, 'equivalence': 1}
+
 def deciding(
     parts, # rows of `verdicts` of one claim in one cell, without the whole
     how, # one of HOW
 ): # one of the rows, or None
-    "The comparison that a verdict hangs on: of those worth the claim's own outcome the farthest from what is said, in margins; of an 'any' the nearest."
+    """The comparison that a verdict hangs on.
+
+    Of those worth the claim's own outcome the farthest from what is said, in margins;
+    of an 'any' the nearest."""
     parts = parts[parts['counts'].astype(bool)]
     if not len(parts): return None
     outcome = combine([as_compared(r) for r in parts.to_dict('records')], how)[0]
     those = parts[parts['stands'] == {'depends': 'fails'}.get(outcome, outcome)]
-    away = those['kind'].map({'superiority': -1, 'no better': 1, 'equivalence': 1}) # the sign of an effect that speaks against the claim
-    short = away*those['effect'].where(those['kind'] != 'equivalence', those['effect'].abs())/those['margin']
-    return those.iloc[0] if short.isna().all() else those.loc[short.idxmin() if how == 'any' else short.idxmax()]
+    size = those['effect'].where(those['kind'] != 'equivalence', those['effect'].abs())
+    short = those['kind'].map(_SIGN)*size/those['margin']
+    if short.isna().all(): return those.iloc[0]
+    return those.loc[short.idxmin() if how == 'any' else short.idxmax()]
+
+def _compared(parts): # list of labels
+    "The strategies of some comparisons, each once."
+    sides = [side for p in parts.itertuples() for side in (p.a, p.b)]
+    return [*dict.fromkeys(s for side in sides for s in side.split(' | ') if s)]
 
 def repeat_command(
     parts, # as for `deciding`
 ): # text
-    "What to type to make all that a verdict rests on again: as many seeds as there are, or as are wanted where there are none."
+    """What to type to make all that a verdict rests on again.
+
+    As many seeds as there are, or as are wanted where there are none."""
     r = parts.iloc[0]
-    n = int(parts['n'].max() or max([5, *(s for s in parts['seeds'] if s < math.inf)]))
+    wanted = max([5, *(s for s in parts['seeds'] if s < math.inf)])
+    n, names = int(parts['n'].max() or wanted), _compared(parts)
     if r.protocol.startswith('study-'): return study_command(r.protocol, r.data, r.scale, n)
-    names = dict.fromkeys(s for p in parts.itertuples() for side in (p.a, p.b) for s in side.split(' | ') if s)
-    some = f" --strategies {shlex.quote(','.join(names))}" if all(map(typable, names)) else '' # else the protocol's own
+    some = f" --strategies {shlex.quote(','.join(names))}"
+    if not all(map(typable, names)): some = '' # the protocol's own
     return f"al_repro reproduce {r.protocol} --data {typed(r.data)} --scale {r.scale}{some} --seeds {n}"
 
 # %% ../../nbs/show/06_verdicts.ipynb #6cfab063
-CARD = ['claim', 'statement', 'where', 'inside', 'outcome', 'verdict', 'hangs on', 'effect', 'interval', 'n', 'more', 'departures', 'written', 'page', 'command', 'settle']
+CARD = [
+    'claim', 'statement', 'where', 'inside', 'outcome', 'verdict', 'hangs on', 'effect', 'interval',
+    'n', 'more', 'departures', 'written', 'page', 'command', 'settle']
+
+def _hangs_on(parts, how): # dict for `scorecard`
+    "The comparison that a verdict hangs on, in words and numbers."
+    d = deciding(parts, how)
+    if d is None: return {'hangs on': '', 'effect': '', 'interval': '', 'n': 0}
+    words = {'hangs on': f'{d.part} ({d.verdict})', 'effect': '', 'interval': '', 'n': int(d.n)}
+    if pd.isna(d.effect): return words
+    return words | dict(effect=f'{d.effect:+.2f} {d.unit}', interval=interval_text(d))
+
+def _to_type(whole, parts): # dict for `scorecard`
+    "What repeats the runs behind a verdict, and what would settle it."
+    run = parts['n'].max() > 0
+    again = repeat_command(parts) if len(parts) else ''
+    settle = to_type(whole.command, whole.hours) or ('' if run else again)
+    return dict(command=again if run else '', settle=settle)
 
 def _card_row(place, g, pages): # dict for `scorecard`
+    "One claim in one cell."
     claim, data, scale, protocol = place
-    whole, parts = g[g['part'].isin(HOW)].iloc[-1], g[~g['part'].isin(HOW)]
-    d = deciding(parts, whole.part)
-    known, run = d is not None and pd.notna(d.effect), parts['n'].max() > 0
-    settle = to_type(whole.command, whole.hours) or (repeat_command(parts) if not run and len(parts) else '')
-    return dict(claim=claim, statement=whole.statement, where=' '.join(filter(None, (data, scale, protocol))), inside=whole.inside,
-                outcome=whole.outcome, verdict=whole.verdict, effect=f'{d.effect:+.2f} {d.unit}' if known else '', interval=interval_text(d) if known else '',
-                n=int(d.n) if d is not None else 0, more=whole.note, departures=whole.departures, written=whole.written,
-                page=pages(claim, protocol, data) if pages else '', command=repeat_command(parts) if run else '', settle=settle) | {
-                'hangs on': d.part + f' ({d.verdict})' if d is not None else ''}
+    is_whole = g['part'].isin(HOW)
+    whole, parts = g[is_whole].iloc[-1], g[~is_whole]
+    row = {c: whole[c] for c in ('statement', 'inside', 'outcome', 'verdict', 'departures', 'written')}
+    row |= dict(claim=claim, where=' '.join(filter(None, (data, scale, protocol))), more=whole.note)
+    row['page'] = pages(claim, protocol, data) if pages else ''
+    return row | _hangs_on(parts, whole.part) | _to_type(whole, parts)
 
+# %% ../../nbs/show/06_verdicts.ipynb #568170b9
 def scorecard(
     df, # what `verdicts` returned
     pages=None, # (claim id, protocol, data) -> address of its figure, '' for none
 ): # DataFrame with the columns CARD
-    "The verdict on each claim in each experiment with what it rests on, the command that repeats it and, where it is open, the one that would settle it."
-    rows = [_card_row(place, g, pages) for place, g in df.groupby(['claim', 'data', 'scale', 'protocol'], sort=False)]
-    return pd.DataFrame(rows, columns=CARD)
+    """The verdict on each claim in each experiment with what it rests on.
+
+    With the command that repeats it and, where it is open, the one that would settle it."""
+    cells = df.groupby(['claim', 'data', 'scale', 'protocol'], sort=False)
+    return pd.DataFrame([_card_row(place, g, pages) for place, g in cells], columns=CARD)
 
 # %% ../../nbs/show/06_verdicts.ipynb #370fea3c
+def _e(s): return _html.escape(str(s))
+
+def _left(*cells): # text
+    return ''.join(f'<td style="text-align:left">{c}</td>' for c in cells)
+
+def _verdict(r): # text
+    "The verdict, bold inside the source's scope, as a link where there is a figure."
+    loud = f'<b>{_e(r.verdict)}</b>' if r.inside else _e(r.verdict)
+    return f'<a href="{_e(r.page)}">{loud}</a>' if r.page else loud
+
+def _fold(what, command): # text
+    return f'<details><summary>{what}</summary><code>{_e(command)}</code></details>'*bool(command)
+
+def _row_html(r): # text
+    "One row of the scorecard."
+    could = f'<br>could hang on: {_e(r.departures)}'*bool(r.departures and r.outcome != 'not run')
+    rests = f'<br>{_e(r.effect)} {_e(r.interval)}, n = {r.n}'*bool(r.effect)
+    more = _e(r.more) + could + _fold('repeat it', r.command) + _fold('settle it', r.settle)
+    return '<tr>' + _left(_e(r['where']), _verdict(r), _e(r['hangs on']) + rests, more) + '</tr>'
+
+# %% ../../nbs/show/06_verdicts.ipynb #5ee1fddc
 def scorecard_html(
     card, # of `scorecard`
 ): # str
-    "The scorecard as an HTML table: verdicts link to their figures, commands fold out; bold inside the source's scope."
-    e = lambda s: _html.escape(str(s))
-    loud = lambda r: f'<b>{e(r.verdict)}</b>' if r.inside else e(r.verdict)
-    link = lambda r: f'<a href="{e(r.page)}">{loud(r)}</a>' if r.page else loud(r)
-    def row(r):
-        hangs = f'<br>could hang on: {e(r.departures)}'*bool(r.departures and r.outcome != 'not run')
-        rests = f'{e(r["hangs on"])}<br>{e(r.effect)} {e(r.interval)}, n = {r.n}' if r.effect else e(r['hangs on'])
-        fold = lambda what, c: f'<details><summary>{what}</summary><code>{e(c)}</code></details>'*bool(c)
-        cells = e(r['where']), link(r), rests, e(r.more) + hangs + fold('repeat it', r.command) + fold('settle it', r.settle)
-        return '<tr>' + ''.join(f'<td style="text-align:left">{c}</td>' for c in cells) + '</tr>'
+    """The scorecard as an HTML table.
+
+    Verdicts link to their figures, commands fold out; bold inside the source's scope."""
+    title = '<tr><th colspan="4" style="text-align:left">{}: {}</th></tr>'.format
     body = ''
     for claim, g in card.groupby('claim', sort=False):
-        body += f'<tr><th colspan="4" style="text-align:left">{e(claim)}: {e(g.statement.iloc[0])}</th></tr>' + ''.join(row(r) for _, r in g.iterrows())
-    heads = ''.join(f'<th style="text-align:left">{h}</th>' for h in ('experiment', 'verdict', 'hangs on', 'all comparisons'))
-    return f'<table class="scorecard"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+        body += title(_e(claim), _e(g.statement.iloc[0]))
+        body += ''.join(_row_html(r) for _, r in g.iterrows())
+    names = 'experiment', 'verdict', 'hangs on', 'all comparisons'
+    head = ''.join(f'<th style="text-align:left">{h}</th>' for h in names)
+    return (f'<table class="scorecard"><thead><tr>{head}</tr></thead>'
+            f'<tbody>{body}</tbody></table>')
