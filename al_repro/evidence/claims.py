@@ -64,8 +64,11 @@ class Scope:
 
     def is_own(self, data): return not self.data or data in self.data
     def has_data(self, data): return not self.data or stands_for(data, self.data) is not None
-    def has(self, protocol, data): return self.has_data(data) and any(fnmatchcase(protocol, p) for p in self.protocols)
-    def has_query(self, query): return not self.min_query > query and not query > self.max_query   # studies have none
+    def has(self, protocol, data):
+        return self.has_data(data) and any(fnmatchcase(protocol, p) for p in self.protocols)
+
+    def has_query(self, query): # studies have none
+        return not self.min_query > query and not query > self.max_query
 
 # %% ../../nbs/evidence/06_claims.ipynb #1c2b6775
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ class Claim:
         need(value in known, f'{name}={value!r} of claim {self.id!r} is not known; use one of {known}', name)
 
 # %% ../../nbs/evidence/06_claims.ipynb #8707b414
-OUTCOMES = ('holds', 'small', 'depends', 'fails', 'undecided', 'description only', 'not run')   # of a claim
+# Of a claim
+OUTCOMES = ('holds', 'small', 'depends', 'fails', 'undecided', 'description only', 'not run')
 _SEEN = {'holds': 'seen', 'fails': 'not seen', 'small': 'lead too small to matter'}
 _BARE = {'small': 'lead too small to matter'}
 
@@ -146,7 +150,9 @@ def in_words(
     own=True, # is it the source's own data, not a form of it?
     inside=True, # is the claim counted here?
 ): # the verdict as it is shown
-    "An outcome with its scale; 'reproduced' and 'not reproduced' only at the source's scale and on its own data."
+    """An outcome with its scale.
+
+    'reproduced' and 'not reproduced' are said only at the source's scale and on its own data."""
     if not inside: return f'beyond the source: {_BARE.get(outcome, outcome)}'
     if outcome not in _SEEN: return outcome
     if scale != 'paper': return f'{_SEEN[outcome]} in small runs'
@@ -175,7 +181,8 @@ def base_name(
 def _own_options(label, labels): # pairs
     "Options of a label without those that all labels of its strategy share."
     options = lambda l: set(Spec.parse(l).options)
-    return options(label) - set.intersection(*(options(l) for l in labels if base_name(l) == base_name(label)))
+    variants = (options(l) for l in labels if base_name(l) == base_name(label))
+    return options(label) - set.intersection(*variants)
 
 def own_label(label, labels): # text
     "A label with its own options alone: the bare name where no other label of its strategy differs."
@@ -187,10 +194,11 @@ def _fits(name, labels):
     if '(' not in name: return sorted({l for l in labels if name in (l, base_name(l))})
     if name in labels: return [name]
     own = set(Spec.parse(name).options)
-    return sorted({l for l in labels if base_name(l) == base_name(name) and _own_options(l, labels) == own})
+    variants = {l for l in labels if base_name(l) == base_name(name)}
+    return sorted(l for l in variants if _own_options(l, labels) == own)
 
 def sides_of(side, fresh_labels, all_labels): # list of sides
-    "What a side of a comparison stands for in a table: full labels, one of them per variant; or a tuple of them."
+    "What a side of a comparison stands for in a table: full labels, one per variant; or a tuple of them."
     if not isinstance(side, (str, tuple)): return [side]
     of = lambda name: _fits(name, fresh_labels) or _fits(name, all_labels) or [name]
     return of(side) if isinstance(side, str) else [tuple(l for name in side for l in of(name))]

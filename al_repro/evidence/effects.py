@@ -84,8 +84,8 @@ def _per_run(table, name, measure):
 
 def aulc(
     table, # tidy table: one row per run and round
-): # one row per protocol, data, scale, strategy and seed, with query, device, rounds and `aulc` in points
-    "Mean test accuracy in points over the rounds after round 0; finished fresh runs only. Errors as in `fresh`."
+): # one row per protocol, data, scale, strategy and seed: query, device, rounds, `aulc` in points
+    "Mean test accuracy in points after round 0; finished fresh runs only. Errors as in `fresh`."
     return _per_run(table, 'aulc', 'mean')
 
 def final(
@@ -159,7 +159,8 @@ def runs(points, **kw):
     curve = lambda m: enumerate((10, m - 1, m + 1))
     rows = [(s, seed, r, p) for s, v in points.items() for seed, m in enumerate(v) for r, p in curve(m)]
     t = pd.DataFrame(rows, columns=['strategy', 'seed', 'round', 'points'])
-    base = dict(protocol='dal-q10', data='mnist', scale='quick', query=10, device='cpu', stale=False, done=True) | kw
+    base = dict(protocol='dal-q10', data='mnist', scale='quick', query=10, device='cpu')
+    base |= dict(stale=False, done=True) | kw
     return t.assign(test_accuracy=t.pop('points') / 100, labelled=base['query'] * (t['round'] + 1), **base)
 
 # %% ../../nbs/evidence/00_effects.ipynb #b3946ebb
@@ -186,7 +187,7 @@ def _side(wide, name):
     return better_of(pd.DataFrame({s: wide.get(s, none) for s in name}))
 
 def _differences(stats, a, b, statistic):
-    "a - b per shared seed, from one row per run; seeds of one side only in `attrs`. A number as b: a against it."
+    "a - b per shared seed, from one row per run; lone seeds in `attrs`. A number as b: a against it."
     wide = {s: g.set_index('seed')[statistic] for s, g in stats.groupby('strategy')}
     x = _side(wide, a)
     y = pd.Series(float(b), x.index) if isinstance(b, (int, float)) else _side(wide, b)
@@ -209,7 +210,7 @@ def paired(
     table, # tidy table of one protocol, data set and scale
     a, b, # labels of two strategies
     statistic='aulc', # one of STATISTICS
-): # Series a - b in points, indexed by seed; `.attrs` holds the number `shared` and the seeds `only_a`, `only_b`
+): # Series a - b in points, by seed; `.attrs`: the number `shared`, the seeds `only_a` and `only_b`
     """Differences between two strategies, seed by seed.
 
     Raises ValueError on mixed protocols, unknown labels, under 2 shared seeds."""
@@ -265,7 +266,7 @@ class Effect:
 def effect(
     differences, # (n,) paired differences, as from `paired`
 ): # Effect
-    "Mean, sd, t intervals and p-values of paired differences; raises ValueError under 2 differences or on NaN."
+    "Mean, sd, t intervals and p-values of paired differences; ValueError under 2 of them or on NaN."
     from scipy import stats
     d = np.asarray(differences, float)
     n, odd = d.size, (~np.isfinite(d)).sum()

@@ -19,8 +19,10 @@ def place_interval(
     margin, # the smallest difference that matters, in the same unit
 ): # one of FIVE
     "Where an interval lies against zero and the margin; ValueError for bounds or a margin that cannot be."
-    if not low <= high: raise ValueError(f'low={low} and high={high} are no interval; pass the lower bound first')
-    if not margin > 0: raise ValueError(f'margin={margin} must be positive: the smallest difference that matters')
+    if not low <= high:
+        raise ValueError(f'low={low} and high={high} are no interval; pass the lower bound first')
+    if not margin > 0:
+        raise ValueError(f'margin={margin} must be positive: the smallest difference that matters')
     if low > 0: return 'small' if high < margin else 'holds'
     if high < 0: return 'reversed'
     return 'no lead that matters' if high < margin else 'undecided'
@@ -64,7 +66,8 @@ def judge(
     where = place_interval(effect.low, effect.high, margin)
     if effect.n < MIN_SEEDS: return 'description only'
     if kind == 'superiority': return where
-    if kind == 'no better': return {'holds': 'does not hold', 'undecided': 'undecided'}.get(where, 'holds')
+    if kind == 'no better':
+        return {'holds': 'does not hold', 'undecided': 'undecided'}.get(where, 'holds')
     if -margin < effect.low90 and effect.high90 < margin: return 'holds'
     return 'does not hold' if effect.low > margin or effect.high < -margin else 'undecided'
 
@@ -89,7 +92,8 @@ def p_against(
     "How well the data agree with the claim at its limit: small where they speak against it."
     if kind == 'superiority': return one_sided(effect, margin, above=False)
     if kind == 'no better': return one_sided(effect, 0., above=True)
-    return min(1., 2*min(one_sided(effect, margin, above=True), one_sided(effect, -margin, above=False)))
+    above, below = one_sided(effect, margin, above=True), one_sided(effect, -margin, above=False)
+    return min(1., 2*min(above, below))
 
 def p_for(effect): # Effect of a - b -> p-value of the hypothesis that a has no lead
     "Small where a leads b."
@@ -102,7 +106,7 @@ def seeds_to_decide(
     kind='superiority', # one of KINDS
     alpha=.05, # two-sided level; smaller under Holm
 ): # seeds in all, more than effect.n where that was undecided; inf above 10,000
-    "Seeds after which the rule would decide with power .8, if the observed difference and sd were the true ones."
+    "Seeds after which the rule would decide with power .8, if the observed effect and sd were true."
     if kind != 'equivalence':
         return seeds_needed(effect.sd, max(effect.mean, margin - effect.mean), alpha=alpha)
     gap = margin - abs(effect.mean)

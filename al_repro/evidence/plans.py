@@ -32,20 +32,22 @@ def typable(label): # bool
     except ValueError: return base_name(label) not in known()
 
 # %% ../../nbs/evidence/08_plans.ipynb #34f05e05
-COMMAND = 'al_repro reproduce {protocol} --data {data} --scale {scale} --strategies {strategies} --seeds {seeds}'
+COMMAND = ('al_repro reproduce {protocol} --data {data} --scale {scale} '
+           '--strategies {strategies} --seeds {seeds}')
 CAP = 100 # core hours above which no command is printed
 
 # %% ../../nbs/evidence/08_plans.ipynb #34f05e06
 @dataclass(frozen=True)
 class Plan:
-    "How missing runs are asked for: command pattern, seeds to have, hours(protocol, data, scale, strategy) of one run."
-    command:str = COMMAND
-    seeds:object = 20 # or dict: protocol -> seeds
-    hours:object = None
+    "How missing runs are asked for."
+    command:str = COMMAND # pattern
+    seeds:object = 20 # to have, or dict: protocol -> seeds
+    hours:object = None # function (protocol, data, scale, strategy) -> hours of one run
     labels:dict = field(default_factory=dict) # short name -> full label
     cap:float = CAP
 
-    def wanted(self, protocol): return self.seeds.get(protocol, 20) if isinstance(self.seeds, dict) else self.seeds
+    def wanted(self, protocol):
+        return self.seeds.get(protocol, 20) if isinstance(self.seeds, dict) else self.seeds
 
     def todo(self, cell, have, strategies, seeds=None): # dict(hours, command), empty where nothing is missing
         "Command and hours that bring `strategies` to `seeds` seeds; no command above `cap` hours."
@@ -79,7 +81,7 @@ class Plan:
 _DIGITS = (10, ',.0f'), (1, '.1f'), (0, '.1g') # from that many hours on
 
 def to_type(command, hours): # str
-    "A command, with a comment on the hours it takes on one core if they are known; without one the hours alone."
+    "A command, with a comment on its hours on one core if they are known; without one the hours alone."
     if not hours > 0: return command # 0 or NaN: not known
     digits = next(d for least, d in _DIGITS if hours >= least)
     many = f'about {hours:{digits}} core hours'

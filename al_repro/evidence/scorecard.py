@@ -115,13 +115,14 @@ _COLUMN = { # where an outcome is counted
 def in_short(
     found, # of `all_verdicts`
 ): # DataFrame of counts: hold, small, depend, fail, undecided, not run; by paper, data and scale
-    "How many claims came out how inside the scope of their source; places where nothing was run are left out."
+    "How many claims came out how inside the scope of their source, wherever anything was run."
     rows = []
     for paper, v in found.items():
         for o in overall(v[v.inside.astype(bool)]).itertuples():
             rows.append((paper, o.data, o.scale, _COLUMN[o.outcome]))
     counts = pd.DataFrame(rows, columns=['paper', 'data', 'scale', 'outcome']).value_counts(sort=False)
-    t = counts.unstack(fill_value=0).reindex(columns=list(dict.fromkeys(_COLUMN.values())), fill_value=0)
+    outcomes = list(dict.fromkeys(_COLUMN.values()))
+    t = counts.unstack(fill_value=0).reindex(columns=outcomes, fill_value=0)
     t = t.reindex(list(dict.fromkeys(r[:3] for r in rows)))
     return t[t.drop(columns='not run').sum(axis=1) > 0]
 

@@ -11,7 +11,7 @@ from ..checks import need
 
 # %% ../../nbs/evidence/01_seeds.ipynb #8538ed37
 def _power(n, ratio, alpha):
-    "Chance that n seeds find an effect of `ratio` sds; 1 far out, where the distribution is not computed well."
+    "Chance that n seeds find an effect of `ratio` sds; 1 far out, where it is not computed well."
     from scipy import stats
     t, nc = stats.t.ppf(1 - alpha/2, n - 1), ratio * math.sqrt(n)
     return 1. if nc > t + 30 else stats.nct.sf(t, n - 1, nc)
@@ -33,7 +33,7 @@ def seeds_needed(
     alpha=.05, # two-sided level
     at_most=10_000, # above that: inf
 ): # the fewest seeds whose t interval excludes zero with the given power
-    "Seeds it takes to find an effect (noncentral t), at least 2; raises ValueError for a negative or NaN sd."
+    "Seeds it takes to find an effect (noncentral t), at least 2; ValueError for a negative or NaN sd."
     need(sd >= 0, f'sd={sd} must be 0 or more; pass the sd of paired differences, e.g. effect(d).sd', 'sd')
     if effect == 0 or sd == 0: return math.inf if effect == 0 else 2
     enough = lambda n: _power(n, abs(effect) / sd, alpha) >= power

@@ -64,14 +64,17 @@ def _note(parts, combine_):
     return ', '.join(f"{k}: {p['effect']:+.2f} ({p['verdict']})" for k,p in first.items())
 
 # %% ../../nbs/evidence/10_verdicts.ipynb #c3dbd2a7
-_DATES = ('the claim is undated', 'its runs are undated', 'after its runs', 'after some of its runs', 'before its runs')
+_DATES = ( # the gravest first
+    'the claim is undated', 'its runs are undated',
+    'after its runs', 'after some of its runs', 'before its runs')
 
 def _together(notes): # the gravest of what `written` said
     return next((d for d in _DATES if d in notes), '')
 
 def _to_settle(cell, parts, have, plan): # seeds, dict(hours, command)
     "What would settle a claim; more seeds come after what was never run."
-    still = [p for p in parts if p['stands'] == 'not run'] or [p for p in parts if p['stands'] in _OPEN]
+    never = [p for p in parts if p['stands'] == 'not run']
+    still = never or [p for p in parts if p['stands'] in _OPEN]
     seeds = max([p['seeds'] for p in still if p['seeds'] < math.inf], default=math.inf)
     return seeds, plan.todo(cell, have, dict.fromkeys(_labels(still)), seeds)
 
@@ -104,7 +107,7 @@ def _with_labels(plan, rows): # a `Plan`
     return replace(plan, labels=dict(rows[['strategy', 'label']].dropna().itertuples(index=False)))
 
 def judge_cell(claim, cell, rows, plan, inside=True): # list of rows
-    "Rows of one claim in one cell: its parts, then the whole; none beyond the source where nothing was run."
+    "Rows of one claim in one cell: its parts, then the whole; beyond the source only what was run."
     runs_, plan = Runs(rows, claim), _with_labels(plan, rows)
     parts = [_compare(claim, cell, runs_, p, inside) for p in _pairs(claim, cell, runs_)]
     counted = [p for p in parts if p['counts']]
@@ -117,7 +120,8 @@ def judge_cell(claim, cell, rows, plan, inside=True): # list of rows
 _KEY = [*_CELL, 'query']
 
 def _cells(table, more=()): # (protocol, data, scale, query), in order
-    return sorted({*table[_KEY].itertuples(index=False, name=None), *map(tuple, more)}, key=lambda c: (*c[1:], c[0]))
+    cells = {*table[_KEY].itertuples(index=False, name=None), *map(tuple, more)}
+    return sorted(cells, key=lambda c: (*c[1:], c[0]))
 
 def _at(table, cell): return table[(table[_KEY] == list(cell)).all(axis=1)]
 
@@ -186,7 +190,8 @@ def verdicts(
     fresh(table) # complain about the whole before looking at parts
     plan, known = Plan(command, seeds, hours), _cells(table, cells)
     rows = []
-    for c in claims: rows += _judge_study(c, studies, plan) if c.study else _judge_runs(c, table, known, plan)
+    for c in claims:
+        rows += _judge_study(c, studies, plan) if c.study else _judge_runs(c, table, known, plan)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 # %% ../../nbs/evidence/10_verdicts.ipynb #a4d673a6
@@ -197,7 +202,8 @@ def overall(
     df, # what `verdicts` returned
 ): # DataFrame, one row per claim, data set and scale: those, inside, and what `_SUMMED` names
     "The verdict of each claim on each data set: over its protocols, all must hold."
-    rows = [dict(zip(_PLACE, place)) | _over_protocols(place, g) for place, g in df.groupby(_PLACE, sort=False)]
+    cells = df.groupby(_PLACE, sort=False)
+    rows = [dict(zip(_PLACE, place)) | _over_protocols(place, g) for place, g in cells]
     return pd.DataFrame(rows, columns=['claim', 'statement', 'data', 'scale', 'inside', *_SUMMED[1:]])
 
 def _over_protocols(place, rows): # dict with the keys _SUMMED

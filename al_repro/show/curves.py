@@ -147,7 +147,7 @@ def picks_per_class(
     picks, # frame with strategy, seed, round, id, label: one row per pick
     ax=None, # axes to draw on
 ): # the axes
-    "Heat map: share of each class among a strategy's picks, in %, over seeds; white: an even share."
+    "Heat map: share of each class among a strategy's picks, in %, of all seeds; white: even."
     picks = as_lines(picks, ('strategy', 'seed', 'round', 'id', 'label'), unique=())
     share, n = _class_shares(picks), picks.groupby('line').seed.nunique()
     rows, classes = share.shape
@@ -191,7 +191,7 @@ def picks_over_rounds(
     share_of=None, # a label: draw its share of the picks instead of the entropy
     ax=None, # axes to draw on
 ): # the axes
-    "Class entropy of the picks (nats), or the share of one class (%), round by round; 95 % t interval."
+    "Class entropy of the picks (nats), or the share of one class (%), by round; 95 % t interval."
     picks = as_lines(picks, ('strategy', 'seed', 'round', 'id', 'label'), unique=())
     ax, classes = new_axes(ax), picks.label.nunique()
     if share_of is None:

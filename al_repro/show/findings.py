@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['aulc_table', 'finding', 'gap_caption', 'picks_caption', 'entropy_caption', 'seconds_caption', 'how_many', 'summary',
-           'left_out']
+           'too_early', 'left_out']
 
 # %% ../../nbs/show/08_findings.ipynb #8195122d
 import numpy as np, pandas as pd
@@ -153,6 +153,17 @@ def summary(
                     'listed below and left out of every comparison.')
     if verdicts is not None and len(verdicts): said += _verdict_counts(verdicts)
     return ' '.join(said)
+
+def too_early(
+    table, # tidy table of one protocol
+): # text, '' where some run is finished or has a second round
+    "What to say of a protocol that has a single point to draw."
+    if table.done.astype(bool).any() or table['round'].max() > 0: return ''
+    runs = how_many(len(table.drop_duplicates(['strategy', 'seed', 'stale'])), 'run')
+    labels = f'{table.labelled.min()}' # a first round is shared
+    points = 100 * table.test_accuracy.mean()
+    return (f'{runs} ({", ".join(by_use(table.strategy.unique()))}), unfinished after the first round: '
+            f'{num(points)} % test accuracy with {labels} labels. Curves begin with the second round.')
 
 def left_out(
     table, # tidy table

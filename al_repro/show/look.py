@@ -162,7 +162,8 @@ def _no_row_twice(table, unique):
 
 def _line_names(table): # (rows,) text
     "Short labels, with what is odd about their runs."
-    flag = lambda c, default: table[c].astype(bool) if c in table else pd.Series(default, table.index)
+    def flag(c, default):
+        return table[c].astype(bool) if c in table else pd.Series(default, table.index)
     stale, unfinished = ODD
     state = np.where(flag('stale', False), stale, np.where(flag('done', True), '', unfinished))
     labels = table['strategy'].astype(str)

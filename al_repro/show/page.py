@@ -54,7 +54,6 @@ caption { text-align: left; padding: .5rem .75rem; font-weight: 600; }
 th, td { padding: .42rem .75rem; text-align: left;
   vertical-align: top; border-top: 1px solid var(--line); }
 thead th { background: var(--soft); font-weight: 600; vertical-align: bottom; }
-thead .n { white-space: normal; }
 tr > :first-child { white-space: nowrap; }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 tbody tr:has(.claim) { background: #fafbfc; }
@@ -70,6 +69,7 @@ _NARROW = '''
   body { padding: .8rem .7rem 3rem; }
   h1 { font-size: 1.45rem; }
   th, td { padding: .4rem .5rem; }
+  .scroll td:has(> .badge) { min-width: 6rem; }
   figure img { width: calc(100% + 1rem); margin-left: -.5rem; max-width: none; }
 }
 '''
@@ -85,7 +85,7 @@ _PRINT = '''
   .badge, thead th { print-color-adjust: exact; }
 }
 '''
-CSS = _TEXT + _TABLES + _NARROW + _PRINT + SHARED
+CSS = SHARED + _TEXT + _TABLES + _NARROW + _PRINT  # of two rules for the same, the later holds
 
 # %% ../../nbs/show/09_page.ipynb #534834f3
 _FORBIDS = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -21,13 +21,17 @@ from ..runs.rounds import one_thread
 from ..evidence.combine import HOW
 from ..evidence.plans import CAP
 from ..evidence.verdicts import overall
+from .verdicts import days_in_words
 
 # %% ../../nbs/show/12_pages.ipynb #55339ac8
 def short_names(
     ps, # `Protocol`s
 ): # dict label -> name
-    "The strategies' bare names where a protocol has one variant of them, else their labels without what all variants share."
-    return {str(s): own_label(str(s), [str(o) for o in p.strategies]) for p in ps for s in p.strategies}
+    """The strategies' bare names where a protocol has one variant of them.
+
+    Else their labels without what all variants share."""
+    labels = [[str(s) for s in p.strategies] for p in ps]
+    return {l: own_label(l, own) for own in labels for l in own}
 
 def own_records(
     p, # a `Protocol`
@@ -62,7 +66,8 @@ def text_table(
 ): # Html
     "A frame as a table, its index in bold."
     head = [df.index.name or '', *map(str, df.columns)]
-    rows = [[Html(f'<strong>{i}</strong>'), *map(str, r)] for i, r in zip(df.index, df.values.tolist())]
+    bold = [Html(f'<strong>{i}</strong>') for i in df.index]
+    rows = [[i, *map(str, r)] for i, r in zip(bold, df.values.tolist())]
     return left(html_table(head, rows))
 
 def _seeds_text(p, mine): # text
@@ -91,6 +96,8 @@ def verdict_line(o): # a row of `overall` -> markdown
     could = f' It could hang on: {o.departures}.' if o.departures and judged else ''
     return f'- **{o.claim} {o.verdict}**: {o.statement}. {o.note}.{could}'
 
+def _sentence(text): return text[:1].upper() + text[1:]
+
 def verdict_lines(
     df, # what `verdicts` returned
 ): # markdown
@@ -100,8 +107,9 @@ def verdict_lines(
     t = overall(df).sort_values('inside', ascending=False, kind='stable')
     if not len(t): return 'Nothing has been run yet.'
     said = t[t.written != ''].groupby('written', sort=False).claim.unique()
-    days = [f'{", ".join(claims)}: {w}.' for w, claims in said.items()]
-    return '\n'.join(map(verdict_line, t.itertuples())) + '\n\nWritten when? '*bool(days) + ' '.join(days)
+    days = [f'{_sentence(days_in_words(w))} ({", ".join(claims)}).' for w, claims in said.items()]
+    lines = '\n'.join(map(verdict_line, t.itertuples()))
+    return '\n\n'.join(filter(None, (lines, ' '.join(days))))
 
 # %% ../../nbs/show/12_pages.ipynb #cd0dd618
 def _parsed(command): # dict of flags, what is run, strategies, seeds
@@ -132,13 +140,14 @@ def _asked(df): # frame
 def todo_lines(
     df, # what `verdicts` returned
 ): # markdown
-    "The commands that would settle what is open, with their core hours; the hours alone where they are many."
+    "The commands that would settle what is open, with core hours; the hours alone where they are many."
     wholes = df[df.part.isin(HOW)]
     unknown = 'hours unknown until every strategy has finished a run'
     known = lambda h: f'about {h:.1f} core hours' if h == h else unknown
     lines = [f'- `{o.command}`: {known(o.hours)}' for o in _asked(wholes).itertuples()]
     dear = wholes[(wholes.command == '') & (wholes.hours > CAP)]
-    lines += [f'- {o.claim} on {o.data}, {o.protocol}: about {o.hours:,.0f} core hours' for o in dear.itertuples()]
+    alone = lambda o: f'- {o.claim} on {o.data}, {o.protocol}: about {o.hours:,.0f} core hours'
+    lines += map(alone, dear.itertuples())
     return '\n'.join(['What would settle the rest:\n', *lines]) if lines else 'Nothing is left open.'
 
 # %% ../../nbs/show/12_pages.ipynb #6708f711
@@ -155,10 +164,12 @@ def step_seconds(
 
     Timed on at most 8 random images and scaled to the batch."""
     gen, n = torch.Generator().manual_seed(0), min(8, recipe.batch)
-    x, y = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=gen), torch.arange(n) % classes
+    x = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=gen)
+    y = torch.arange(n) % classes
     data = Dataset('noise', x, y, x[:1], y[:1], tuple(map(str, range(classes))))
-    plain = replace(recipe, batch=n, warm=False, fresh_optimizer=False, milestones=(), patience=None,
-                    holdout=0., checkpoint='last')
+    plain = replace(
+        recipe, batch=n, warm=False, fresh_optimizer=False, milestones=(), patience=None,
+        holdout=0., checkpoint='last')
     def spent(steps): # seconds
         t = time.process_time() # not slowed by what else the machine does
         with one_thread(): fit(replace(plain, steps=steps), data, [np.arange(n)], [0])

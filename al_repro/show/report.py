@@ -15,7 +15,7 @@ from .curves import (
     curve_gap, learning_curves, picks_over_rounds, picks_per_class, seconds)
 from .findings import (
     aulc_table, entropy_caption, finding, gap_caption, left_out, picks_caption,
-    seconds_caption, summary)
+    seconds_caption, summary, too_early)
 from .look import PROTOCOL_KEY
 from .markup import frame_table, html_table, num, tag
 from .page import whole_page
@@ -71,7 +71,8 @@ def _pick_figures(picks, stem): # list of Html
 
 # %% ../../nbs/show/10_report.ipynb #dcfff0cc
 def section(name, table, picks, out, baseline='random'):
-    "All that is known of one protocol: finding, figures, AULC table."
+    "All that is known of one protocol: finding, figures, AULC table; a line where it has just begun."
+    if line := too_early(table): return [tag('p', line, class_='note')]
     stem = str(Path(out) / 'figures' / re.sub(r'[^\w.-]+', '-', name))
     ranks = aulc_table(table, baseline)
     figures, of_picks = _run_figures(table, ranks, stem, baseline), _pick_figures(picks, stem)
@@ -108,8 +109,8 @@ def _verdicts(verdicts, out):
     measured = verdicts.dropna(subset=['effect', 'low', 'high'])
     if len(measured) == 0: return [verdict_table(verdicts)]
     def draw():
-        height = 1.4 + .34 * len(measured)
-        return forest(measured, plt.subplots(figsize=(8, height), layout='constrained')[1])
+        height = .6 + .8 * measured.unit.nunique() + .34 * len(measured)
+        return forest(measured, plt.subplots(figsize=(8, height), layout='constrained')[1], wrap=46)
     caption = ('Measured effects with their 95 % (thin) and 90 % (thick) intervals; grey: differences '
                'within the margin, too small to matter.')
     figure = figure_html(draw, Path(out) / 'figures' / 'verdicts', lambda: caption, 'Effects')
@@ -131,7 +132,7 @@ def _about(key, table, picks, protocols, out, baseline): # heading, list of Html
     return name, parts
 
 def _appendix(table, protocols, helpers, repeat): # list of (heading, list of Html)
-    "What stands at the end: settings of what did not run, helpers, runs left out, how to repeat it."
+    "The end: settings of what did not run, helpers, runs left out, how to repeat it."
     some = lambda frame: frame is not None and len(frame)
     odd, sections = left_out(table), []
     others = [protocol_table(p) for p in protocols.values()]

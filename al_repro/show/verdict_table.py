@@ -11,7 +11,7 @@ from ..evidence.combine import HOW
 from ..evidence.plans import to_type
 from .look import PROTOCOL_KEY
 from .markup import html_table, num, tag
-from .verdicts import judged_on, margin_text
+from .verdicts import days_in_words, judged_on, margin_text
 
 # %% ../../nbs/show/07_verdict_table.ipynb #3485b868
 _YES, _NO, _MAYBE, _OFF = ('✓', 'yes'), ('✗', 'no'), ('?', 'maybe'), ('○', 'off')
@@ -53,6 +53,7 @@ SHARED = '''
 .badge.off { color: #4a545d; background: #eef1f3; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 .scroll .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.scroll thead .n { white-space: normal; }
 .scroll .part { font-size: .9em; opacity: .8; }
 .scroll td:has(> .badge) { min-width: 9.5rem; }
 .scroll .claim pre { margin: .4rem 0 .2rem; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -72,8 +73,8 @@ def _commands(rows): # list of text
 
 def _hangs_on(claim): # list of text
     "What could decide a claim, and when it was written."
-    could, days = _text(claim, 'departures'), _text(claim, 'written')
-    return [f'could hang on: {could}']*bool(could) + [f'written when? {days}']*bool(days)
+    could, days = _text(claim, 'departures'), days_in_words(_text(claim, 'written'))
+    return [f'could hang on: {could}']*bool(could) + [days]*bool(days)
 
 def _says(whole, parts, where): # Html
     "Statement and source of a claim, where it was judged, what could decide it, and what to type."
