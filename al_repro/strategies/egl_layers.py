@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logits_and_graph', 'check_trainable', 'check_reach', 'as_taken', 'egl_all_layers_score']
 
-# %% ../../nbs/strategies/15_egl_layers.ipynb #c2070c12
+# %% ../../nbs/strategies/15_egl_layers.ipynb #a55838c5
 from collections import Counter
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from ..checks import BadArgument, need
 from ..models.contexts import as_caller, plain_torch
+from ..models.logits import as_logits, check_gradients, logits_of
 from ..models.memory import by_parts, is_gpu_fault, LIMIT
 from ..models.nets import Linear
-from ..models.outputs import as_logits, check_gradients, logits_of
 from ..models.train import images
 
 # %% ../../nbs/strategies/15_egl_layers.ipynb #5be5928a
