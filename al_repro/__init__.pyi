@@ -92,8 +92,8 @@ from .strategies.diverse import wclustered as wclustered
 from .strategies.egl import chunk_egl as chunk_egl
 from .strategies.egl import chunk_egl_score as chunk_egl_score
 from .strategies.egl import egl as egl
-from .strategies.egl import egl_all_layers_score as egl_all_layers_score
 from .strategies.egl import egl_last_layer_score as egl_last_layer_score
+from .strategies.egl_layers import egl_all_layers_score as egl_all_layers_score
 from .strategies.pal import class_score as class_score
 from .strategies.pal import pal as pal
 from .strategies.pal import rotation_score as rotation_score

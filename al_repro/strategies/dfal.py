@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 from ..checks import check_number, check_whole, need
 from ..models.contexts import plain_torch
+from ..models.logits import check_gradients, logits_of
 from ..models.memory import by_parts, row_bytes, rows_that_fit
-from ..models.outputs import check_gradients, logits_of
 from ..query.query import check_pixels
 from ..query.strategy import strategy
 from ..select.topk import top_k

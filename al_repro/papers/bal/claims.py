@@ -17,7 +17,8 @@ def variant(**options): # a label; options: what differs from the reference
     return str(bal_spec(BUDGETS['base'][2] + 1, **options))
 
 # %% ../../../nbs/papers/bal/02_claims.ipynb #44e0a967
-RIVALS = ('random', 'pt4al', 'activeft', 'vaal', 'pal', 'dbal_entropy', 'coreset', 'entropy', 'least_confidence')
+RIVALS = (
+    'random', 'pt4al', 'activeft', 'vaal', 'pal', 'dbal_entropy', 'coreset', 'entropy', 'least_confidence')
 
 def _rows(budget, data): # dict: strategy -> its printed row
     "The rows of a table, by the names of our strategies."
@@ -27,13 +28,15 @@ def _rows(budget, data): # dict: strategy -> its printed row
     return {names.get(m, m): g.set_index('share').accuracy for m,g in t.groupby('method')}
 
 def printed_lead(budget, rival, column=None): # dict: data set -> points
-    "BAL's lead over a rival as printed, where the table has both: in one column, or the mean over all but the first."
+    """BAL's lead over a rival as printed, where the table has both.
+
+    In one column, or the mean over all but the first."""
     res = {}
     for data in DATA:
         rows = _rows(budget, data)
-        if {'bal', rival} <= set(rows):
-            gap = rows['bal'] - rows[rival]
-            res[data] = round(float(gap.iloc[1:].mean() if column is None else gap[column]), 2)
+        if not {'bal', rival} <= set(rows): continue
+        gap = rows['bal'] - rows[rival]
+        res[data] = round(float(gap.iloc[1:].mean() if column is None else gap[column]), 2)
     return res
 
 def against_rivals(
@@ -42,15 +45,19 @@ def against_rivals(
     **how, # options of `Part`
 ): # tuple of Parts
     "BAL against every rival; each counts on the data sets whose table shows it, and is an aside where none does."
-    leads = {r: printed_lead(budget, r, column) for r in RIVALS}
     unsaid = f'not in Table {TABLES[budget]}'
-    part = lambda r, d: Part('bal', r, only=tuple(d), published=d, aside='' if d else unsaid, **how)
-    return tuple(part(r, d) for r,d in leads.items())
+    def part(rival):
+        lead = printed_lead(budget, rival, column)
+        return Part('bal', rival, only=tuple(lead), published=lead, aside='' if lead else unsaid, **how)
+    return tuple(map(part, RIVALS))
 
 # %% ../../../nbs/papers/bal/02_claims.ipynb #816aaac4
 _BAL = 'Li et al. 2023, section {}'
 _SINCE = '2026-11-28'
-_SAYS = dict(base='10 to 40 % of the labels', small='2 to 10 % of the labels', large='10 to 100 % of the labels')
+_SAYS = dict(
+    base='10 to 40 % of the labels',
+    small='2 to 10 % of the labels',
+    large='10 to 100 % of the labels')
 _PHOTOS = 'CIFAR-10, SVHN, Caltech-101, Tiny-ImageNet'
 
 def _on(budget): # options of a Claim
@@ -61,7 +68,8 @@ def _on(budget): # options of a Claim
 def _last_fifth(method): # dict: data set -> points
     "What the last fifth of the labels is worth to a method, as printed."
     rows = {d: _rows('large', d) for d in DATA}
-    return {d: round(float(r[method][100] - r[method][80]), 2) for d,r in rows.items() if method in r}
+    gain = lambda r: round(float(r[method][100] - r[method][80]), 2)
+    return {d: gain(r) for d,r in rows.items() if method in r}
 
 def _at_80(method, **how): # a Part
     "Whether a method gains by the last fifth of the labels."
@@ -99,8 +107,8 @@ _EVERYWHERE = Scope(tuple(DATA), says=f'{_PHOTOS}; {_SAYS["base"]}')
 _parts = dict(protocol='bal-ablation', needs='bal-ablation', scope=_ON_CIFAR, since=_SINCE)
 _against = lambda published=None, **o: Part(variant(), variant(**o), published=published)
 _ALIKE = Part(variant(), variant(order='descending'), statistic='final', kind='equivalence')
-_ROTATION = tuple(
-    Part('bal(pretext=rotation)', f'bal(pretext={t})') for t in ('instance-rotation', 'simclr', 'simsiam'))
+_OTHER_TASKS = 'instance-rotation', 'simclr', 'simsiam'
+_ROTATION = tuple(Part('bal(pretext=rotation)', f'bal(pretext={t})') for t in _OTHER_TASKS)
 
 PART_CLAIMS = (
     Claim('bal-4', _BAL.format('5.2'),
@@ -114,6 +122,7 @@ PART_CLAIMS = (
     Claim('bal-7', _BAL.format('5.4'), 'least confidence beats the other samplers',
           tuple(_against(sampler=s) for s in ('entropy', 'kmeans-embeds', 'random')), **_parts),
     Claim('bal-8', _BAL.format('5.1'), 'rotation is a better pretext than instance labels, SimCLR and SimSiam',
-          _ROTATION, protocol='bal-pretext', needs='bal-pretext', scope=_ON_CIFAR, replicate='network', since=_SINCE))
+          _ROTATION, protocol='bal-pretext', needs='bal-pretext', scope=_ON_CIFAR, replicate='network',
+          since=_SINCE))
 
 BAL_CLAIMS = tuple(sorted((*CURVE_CLAIMS, *PART_CLAIMS), key=lambda c: int(c.id.split('-')[1])))

@@ -14,7 +14,7 @@ from ...runs.paper import Setting
 
 # %% ../../../nbs/papers/bal/01_columns.ipynb #e1bc9852
 NETWORKS = dict(
-    vgg16_bn="VGG16 as in the code",
+    vgg16_bn='VGG16 as in the code',
     vgg16="DAL's VGG16: ReLU before batch normalisation, dropout, one more dense layer",
     lenet="DAL's LeNet",
     mlp='a perceptron',

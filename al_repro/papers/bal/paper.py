@@ -22,11 +22,24 @@ EXPERIMENTS = (
     Experiment('bal-ablation', make_ablation, columns, 'The parts of BAL'),
     Experiment('bal-pretext', make_pretext, columns, 'BAL on the features of each pretext task'))
 STUDIES = (
-    Study('pools', 'al_repro.papers.bal.pools:pool_study', "class balance of the sub-pools of BAL and PT4AL, each seed with a pretext network of its own",
-          data='mnist', scales={s: dict(scale=s) for s in SCALES}, seeds=5),
-    Study('probe', 'al_repro.papers.bal.probe:probe_study', "linear probes of the features of BAL's pretext tasks", version=2,
-          data='mnist', seeds=5,
-          scales=dict(smoke=dict(scale='smoke', labels=[50, 500]), quick=dict(scale='quick', labels=[100, 1000]), paper=dict(scale='paper', labels=[100, 1000]))))
+    Study(
+        'pools',
+        'al_repro.papers.bal.pools:pool_study',
+        "class balance of the sub-pools of BAL and PT4AL, each seed with a pretext network of its own",
+        data='mnist',
+        scales={s: dict(scale=s) for s in SCALES},
+        seeds=5),
+    Study(
+        'probe',
+        'al_repro.papers.bal.probe:probe_study',
+        "linear probes of the features of BAL's pretext tasks",
+        version=2,
+        data='mnist',
+        scales=dict(
+            smoke=dict(scale='smoke', labels=[50, 500]),
+            quick=dict(scale='quick', labels=[100, 1000]),
+            paper=dict(scale='paper', labels=[100, 1000])),
+        seeds=5))
 
 # %% ../../../nbs/papers/bal/12_paper.ipynb #2099573f
 NAMES = tuple(e.name for e in EXPERIMENTS)
@@ -56,5 +69,15 @@ def page(claim, protocol, data): # address from nbs/papers, '' for none
     return 'bal/20_bal.ipynb#fig-' + _FIGURES.get(claim, tests.removeprefix('bal-'))
 
 PAPER = register(Paper(
-    'bal', 'BAL', 2023, 'Li et al. (2023), BAL: Balancing Diversity and Novelty for Active Learning, https://arxiv.org/abs/2312.15944',
-    EXPERIMENTS, BAL_CLAIMS, STUDIES, counting, as_claimed, at_home, page))
+    name='bal',
+    title='BAL',
+    year=2023,
+    cite='Li et al. (2023), BAL: Balancing Diversity and Novelty for Active Learning, '
+        'https://arxiv.org/abs/2312.15944',
+    experiments=EXPERIMENTS,
+    claims=BAL_CLAIMS,
+    studies=STUDIES,
+    counted=counting,
+    reading=as_claimed,
+    tested=at_home,
+    pages=page))

@@ -13,9 +13,11 @@ from ...evidence.claims import Claim, Part, Scope
 # %% ../../../nbs/papers/dal/02_claims.ipynb #33d8811b
 _DAL = 'Gissin & Shalev-Shwartz 2019, section {}'
 _SINCE = '2026-11-28'
-UNCERTAINTY, DBAL = ('least_confidence', 'entropy'), ('dbal_least_confidence', 'dbal_entropy') # the better of two
+UNCERTAINTY = ('least_confidence', 'entropy') # the better of two, as of the next
+DBAL = ('dbal_least_confidence', 'dbal_entropy')
 
-_SIZES = 'MNIST with LeNet, query sizes 10, 100, 1000; CIFAR-10 with VGG-16, query sizes 1000, 5000, 10000'
+_SIZES = ('MNIST with LeNet, query sizes 10, 100, 1000; '
+          'CIFAR-10 with VGG-16, query sizes 1000, 5000, 10000')
 _LARGE = 'MNIST with LeNet at query size 1000; CIFAR-10 with VGG-16 at 1000, 5000, 10000'
 PAPER = Scope(('mnist', 'cifar10'), says=_SIZES)
 SMALL = Scope(('mnist',), max_query=999, says='MNIST with LeNet, query sizes 10 and 100')
@@ -54,7 +56,9 @@ ACCURACY_CLAIMS = (
           _LIKE_UNCERTAINTY, kind='no better', scope=LARGE, needs='dal-q1000', **_OWN))
 
 # %% ../../../nbs/papers/dal/02_claims.ipynb #e8ffe411
-def _of_egl(a): return Part(a, 'random', kind='no better'), Part('random', a, statistic='pick_entropy', margin=.1)
+def _of_egl(a): # two Parts
+    biased = Part('random', a, statistic='pick_entropy', margin=.1)
+    return Part(a, 'random', kind='no better'), biased
 
 _POOR = 'is no better than random, and its queries are biased towards one class'
 EGL_CLAIMS = (
@@ -77,8 +81,8 @@ _AFTER_ONE = Scope(('mnist',), says='MNIST with LeNet, after the first round')
 RANKING_CLAIMS = (
     Claim('dal-5', _DAL.format('5.5'),
           'after the first round uncertainty ranks the pool as DBAL and DFAL do, and DAL is uncorrelated with it',
-          _RANKED, study='rankings', unit='Spearman', scope=_AFTER_ONE, margins={'*': {0: .05}}, needs='dal-q100',
-          since=_SINCE),)
+          _RANKED, study='rankings', unit='Spearman', scope=_AFTER_ONE, margins={'*': {0: .05}},
+          needs='dal-q100', since=_SINCE),)
 
 # %% ../../../nbs/papers/dal/02_claims.ipynb #6fcaf1a5
 _TEN = 'dal(mini_queries=10)'
@@ -109,7 +113,8 @@ DENSITY_CLAIMS = (
     Claim('dal-8', _DAL.format('3.3'),
           'DAL labels in proportion to density, Core-Set over-represents sparse regions',
           tuple(p for s in _SETTINGS for p in _slopes(*s)),
-          combine='depends', study='density', unit='slope', scope=_MADE_UP, margins={'*': {0: .2}}, since=_SINCE),)
+          combine='depends', study='density', unit='slope', scope=_MADE_UP, margins={'*': {0: .2}},
+          since=_SINCE),)
 
 _ALL = *ACCURACY_CLAIMS, *EGL_CLAIMS, *RANKING_CLAIMS, *OPTION_CLAIMS, *DENSITY_CLAIMS
 DAL_CLAIMS = tuple(sorted(_ALL, key=lambda c: int(c.id.split('-')[1])))

@@ -12,7 +12,7 @@ from ...select.arrays import first_best
 from ...query.query import Query
 from ...query.spec import build
 from ...query.strategy import select_many, strategy
-from ...checks import nearest
+from ...checks import nearest, need
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #252c4e57
 def ring(
@@ -24,7 +24,8 @@ def ring(
     rng, kappa = np.random.default_rng(seed), np.log(contrast)/2
     angle, radius = rng.vonmises(0, kappa, n), np.sqrt(rng.uniform(.64, 1.44, n))
     points = radius[:,None]*np.c_[np.cos(angle), np.sin(angle)]
-    return points.astype(np.float32), kappa*np.cos(angle) - np.log(2*np.pi*np.i0(kappa)) + np.log(2/.8)
+    log_density = kappa*np.cos(angle) - np.log(2*np.pi*np.i0(kappa)) + np.log(2/.8)
+    return points.astype(np.float32), log_density
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #b6d7bce3
 def blobs(
@@ -32,12 +33,15 @@ def blobs(
     contrast=20., # density at the centre of the dense cloud over that at a sparse centre
 ): # (n,2) float32 points, (n,) log density at each
     "Four Gaussian clouds at the corners of the unit square; the one at the origin holds 70 % of the points."
-    rng, centres, weight = np.random.default_rng(seed), np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), np.array([.7, .1, .1, .1])
+    rng = np.random.default_rng(seed)
+    centres = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    weight = np.array([.7, .1, .1, .1])
     sd = .125*np.sqrt([1, contrast/7, contrast/7, contrast/7])
     z = rng.choice(4, n, p=weight)
     points = centres[z] + sd[z,None]*rng.normal(size=(n, 2))
     d2 = ((points[:,None] - centres)**2).sum(-1)
-    return points.astype(np.float32), np.log((weight/(2*np.pi*sd**2)*np.exp(-d2/(2*sd**2))).sum(1))
+    density = (weight/(2*np.pi*sd**2)*np.exp(-d2/(2*sd**2))).sum(1)
+    return points.astype(np.float32), np.log(density)
 
 SHAPES = dict(ring=ring, blobs=blobs)
 
@@ -48,7 +52,8 @@ def by_density(
     strata=5, # of equal size, the sparsest first
 ): # (strata,) mean log density, (strata,) labelled share over pool share
     "Labels against pool in strata of density; `ValueError` for fewer points than strata."
-    if len(log_density) < strata: raise ValueError(f"strata={strata} for {len(log_density)} points; choose at most one for each point")
+    n = len(log_density)
+    need(n >= strata, f"strata={strata} for {n} points; choose at most one for each point", 'strata')
     rank = np.argsort(np.argsort(log_density, kind='stable'), kind='stable')
     stratum = rank*strata//len(rank)
     pool, got = np.bincount(stratum), np.bincount(stratum[labelled], minlength=strata) + .5
@@ -67,8 +72,10 @@ def cells(
 ): # (n,) cell of each point, 0 to 2**depth - 1
     "Cut a pool into cells of equally many points by halving it along its wider side."
     if depth == 0: return np.zeros(len(points), int)
-    order, out = points[:,np.ptp(points, 0).argmax()].argsort(kind='stable'), np.empty(len(points), int)
-    for side,ids in enumerate(np.array_split(order, 2)): out[ids] = side*2**(depth - 1) + cells(points[ids], depth - 1)
+    wider = points[:,np.ptp(points, 0).argmax()]
+    out = np.empty(len(points), int)
+    for side,ids in enumerate(np.array_split(wider.argsort(kind='stable'), 2)):
+        out[ids] = side*2**(depth - 1) + cells(points[ids], depth - 1)
     return out
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #c103418c
@@ -77,8 +84,10 @@ def patchiness(
     labelled, # ids
     depth=4, # halvings
 ): # 1 as by chance
-    "How unevenly the labels lie over cells of equally many points: variance over mean of their counts; `ValueError` without labels."
-    if len(labelled) == 0: raise ValueError("labelled is empty; give at least one id")
+    """How unevenly the labels lie over cells of equally many points: variance over mean of their counts.
+
+    `ValueError` without labels."""
+    need(len(labelled), "labelled is empty; give at least one id", 'labelled')
     got = np.bincount(cells(points, depth)[labelled], minlength=2**depth)
     return float(((got - got.mean())**2).sum()/got.mean()/(2**depth - 1))
 
@@ -89,10 +98,13 @@ def kernel_ratio(
     k, # ids to pick
     width=.1, # of the Gaussian kernel, in the units of the embeddings
 ): # (k,) ids in the order picked
-    "Label where the pool outnumbers the labelled set most, both smoothed by a kernel; one pick at a time. `ValueError` without a labelled set."
+    """Label where the pool outnumbers the labelled set most, both smoothed by a kernel; one pick at a time.
+
+    `ValueError` without a labelled set."""
     x, u = np.r_[query.embeds, query.labelled_embeds].astype(float), len(query.unlabelled)
     near = -((x[:u,None] - x)**2).sum(-1)/(2*width**2) # (u,n) log kernel
-    pool, labelled, picks = np.logaddexp.reduce(near, 1), np.logaddexp.reduce(near[:,u:], 1), []
+    pool, labelled = np.logaddexp.reduce(near, 1), np.logaddexp.reduce(near[:,u:], 1)
+    picks = []
     for _ in range(k):
         score = pool - labelled
         score[picks] = -np.inf
@@ -109,9 +121,11 @@ def synthetic(
     start=20, # labelled at random to begin with
 ): # (n,2) points, (n,) log density, (start,) labelled ids
     "A pool and its first labels; `ValueError` for an unknown shape or a start that is no part of the pool."
-    if shape not in SHAPES: raise ValueError(f"shape={shape!r} is unknown{nearest(shape, SHAPES)}; choose one of {', '.join(SHAPES)}")
-    if not 0 < start < n: raise ValueError(f"start={start} of n={n} points; choose at least one and fewer than all")
-    return *SHAPES[shape](n, [seed, 0], contrast), np.random.default_rng([seed, 1]).choice(n, start, replace=False)
+    unknown = f"shape={shape!r} is unknown{nearest(shape, SHAPES)}"
+    need(shape in SHAPES, f"{unknown}; choose one of {', '.join(SHAPES)}", 'shape')
+    need(0 < start < n, f"start={start} of n={n} points; choose at least one and fewer than all", 'start')
+    points, log_density = SHAPES[shape](n, [seed, 0], contrast)
+    return points, log_density, np.random.default_rng([seed, 1]).choice(n, start, replace=False)
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #72f4147f
 def lift(
@@ -136,9 +150,16 @@ def label(
     return [(np.r_[q.labelled, i], q.log) for q,i in zip(queries, ids)]
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #97931098
-_LIFTED, _PLANE = 'dal(width=64, lr=0.003, batch=256, max_epochs=300)', 'dal(width=64, lr=0.02, batch=512, max_epochs=80)'
-RUNS = {'random': (None, 'random'), 'coreset': (.08, 'coreset'), 'coreset plane': (None, 'coreset'),
-        'dal': (.08, _LIFTED), 'dal fine': (.04, _LIFTED), 'dal coarse': (.16, _LIFTED), 'dal plane': (None, _PLANE)} # name -> length (None: the plane), spec
+_LIFTED = 'dal(width=64, lr=0.003, batch=256, max_epochs=300)'
+_PLANE = 'dal(width=64, lr=0.02, batch=512, max_epochs=80)'
+RUNS = { # name -> length (None: the plane), spec
+    'random': (None, 'random'),
+    'coreset': (.08, 'coreset'),
+    'coreset plane': (None, 'coreset'),
+    'dal': (.08, _LIFTED),
+    'dal fine': (.04, _LIFTED),
+    'dal coarse': (.16, _LIFTED),
+    'dal plane': (None, _PLANE)}
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #4f4c9b86
 def labelled_sets(
@@ -151,10 +172,16 @@ def labelled_sets(
 ): # for each seed: (n,2) points, (n,) log density, dict name -> (ids, log)
     "What each run labels on the pools of some seeds, all from one start."
     pools = [synthetic(s, **pool) for s in seeds]
-    def queries(length): return [Query.from_arrays(embeds=lift(x, length, [s, 3], dims), labelled=start, seed=[s, 2]) for s,(x, _, start) in zip(seeds, pools)]
-    sets = {name: label(spec, queries(length), picks) for name,(length, spec) in (RUNS if runs is None else runs).items()}
-    sets |= {f'ratio {w:g}': [(np.r_[q.labelled, kernel_ratio(q, picks, width=w)], []) for q in queries(None)] for w in widths}
-    return [(x, log_density, {name: s[i] for name,s in sets.items()}) for i,(x, log_density, _) in enumerate(pools)]
+    def query(seed, x, start, length):
+        return Query.from_arrays(embeds=lift(x, length, [seed, 3], dims), labelled=start, seed=[seed, 2])
+    def queries(length): return [query(s, x, start, length) for s,(x, _, start) in zip(seeds, pools)]
+    def by_ratio(q, width): return np.r_[q.labelled, kernel_ratio(q, picks, width=width)], []
+    sets = {}
+    for name,(length, spec) in (RUNS if runs is None else runs).items():
+        sets[name] = label(spec, queries(length), picks)
+    for w in widths: sets[f'ratio {w:g}'] = [by_ratio(q, w) for q in queries(None)]
+    of_seed = lambda i: {name: found[i] for name,found in sets.items()}
+    return [(x, log_density, of_seed(i)) for i,(x, log_density, _) in enumerate(pools)]
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #4efc0930
 def measures(
@@ -162,11 +189,17 @@ def measures(
     ids, # labelled, the start included
     log=(), # of the strategy
 ): # dict name -> number
-    "Slope over log density, the sparsest quintile's ratio over the densest's, patchiness; for DAL how its discriminators ended."
+    """Slope over log density, the sparsest quintile's ratio over the densest's, patchiness.
+
+    For DAL also how its discriminators ended."""
     ratio = by_density(log_density, ids)[1]
-    out = {'slope': density_slope(log_density, ids), 'sparse share': float(ratio[0]/ratio[-1]), 'patchiness': patchiness(points, ids)}
-    if len(log): out |= {'stopped': float(np.mean([l['stop'] == 'accuracy' for l in log])), 'epochs': float(np.mean([l['epochs'] for l in log]))}
-    return out
+    out = {
+        'slope': density_slope(log_density, ids),
+        'sparse share': float(ratio[0]/ratio[-1]),
+        'patchiness': patchiness(points, ids)}
+    if not len(log): return out
+    stopped = np.mean([l['stop'] == 'accuracy' for l in log])
+    return out | dict(stopped=float(stopped), epochs=float(np.mean([l['epochs'] for l in log])))
 
 # %% ../../../nbs/papers/dal/04_density.ipynb #e4126d20
 def density_study(
@@ -175,4 +208,5 @@ def density_study(
 ): # dict 'run measure' -> number
     "The measures of every run of a seed: a pure function of seed and config."
     (x, log_density, sets), = labelled_sets([seed], **config)
-    return {f'{name} {k}': v for name,(ids, log) in sets.items() for k,v in measures(x, log_density, ids, log).items()}
+    found = {name: measures(x, log_density, ids, log) for name,(ids, log) in sets.items()}
+    return {f'{name} {k}': v for name,own in found.items() for k,v in own.items()}

@@ -16,12 +16,25 @@ from ...runs.study import Study
 # %% ../../../nbs/papers/dal/10_paper.ipynb #1790891b
 HERE = 'al_repro.papers.dal'
 STUDIES = (
-    Study('density', f'{HERE}.density:density_study', "labelled share against density, on points in the plane"),
-    Study('divergence', f'{HERE}.divergence:divergence_study', "proxy A-distance between labelled and unlabelled over the rounds",
-          data='mnist', seeds=5,
-          scales=dict(smoke=dict(query=5, scale='smoke', rounds=2), quick=dict(query=100, scale='quick', rounds=5))),
-    Study('rankings', f'{HERE}.rankings:ranking_study', "Spearman correlation of the methods' scores after the first round",
-          data='mnist', scales={s: dict(query=100, scale=s) for s in SCALES}))
+    Study(
+        'density',
+        f'{HERE}.density:density_study',
+        "labelled share against density, on points in the plane"),
+    Study(
+        'divergence',
+        f'{HERE}.divergence:divergence_study',
+        "proxy A-distance between labelled and unlabelled over the rounds",
+        data='mnist',
+        scales=dict(
+            smoke=dict(query=5, scale='smoke', rounds=2),
+            quick=dict(query=100, scale='quick', rounds=5)),
+        seeds=5),
+    Study(
+        'rankings',
+        f'{HERE}.rankings:ranking_study',
+        "Spearman correlation of the methods' scores after the first round",
+        data='mnist',
+        scales={s: dict(query=100, scale=s) for s in SCALES}))
 
 EXPERIMENTS = (
     Experiment('dal', dal_protocols, columns, 'DAL', EVERYWHERE),
@@ -40,9 +53,12 @@ def counting(records): # those that count, by short names
 def at_home(): return tuple(p for name in ('dal', 'options') for p in protocols(name, 'mnist'))
 
 _FIGURES = {
-    'dal-4': 'dal/24_egl.ipynb#fig-entropy', 'dal-5': 'dal/22_ranking_figure.ipynb#fig-grids',
-    'dal-6': 'dal/23_options.ipynb#fig-curves', 'dal-7': 'dal/23_options.ipynb#fig-curves',
-    'dal-8': 'dal/26_labels_and_density.ipynb#fig-slopes', 'dal-10': 'dal/24_egl.ipynb#fig-entropy'}
+    'dal-4': 'dal/24_egl.ipynb#fig-entropy',
+    'dal-5': 'dal/22_ranking_figure.ipynb#fig-grids',
+    'dal-6': 'dal/23_options.ipynb#fig-curves',
+    'dal-7': 'dal/23_options.ipynb#fig-curves',
+    'dal-8': 'dal/26_labels_and_density.ipynb#fig-slopes',
+    'dal-10': 'dal/24_egl.ipynb#fig-entropy'}
 
 def page(claim, protocol, data): # address from nbs/papers, '' for none
     "The figure of a claim."
@@ -53,5 +69,13 @@ def page(claim, protocol, data): # address from nbs/papers, '' for none
 
 # %% ../../../nbs/papers/dal/10_paper.ipynb #2273caa8
 PAPER = register(Paper(
-    'dal', 'DAL', 2019, 'Gissin & Shalev-Shwartz (2019), Discriminative Active Learning, https://arxiv.org/abs/1907.06347',
-    EXPERIMENTS, DAL_CLAIMS, STUDIES, counting, tested=at_home, pages=page))
+    name='dal',
+    title='DAL',
+    year=2019,
+    cite='Gissin & Shalev-Shwartz (2019), Discriminative Active Learning, https://arxiv.org/abs/1907.06347',
+    experiments=EXPERIMENTS,
+    claims=DAL_CLAIMS,
+    studies=STUDIES,
+    counted=counting,
+    tested=at_home,
+    pages=page))

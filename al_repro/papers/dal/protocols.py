@@ -32,8 +32,9 @@ def with_dal(dal, **own): # a tuple of Specs
 
 def dal_mnist(query): # a Protocol at paper scale
     "Figure 1 of Gissin & Shalev-Shwartz (2019) for one query size."
-    return Protocol(f'dal-q{query}', 'mnist', 'paper', query, query, rounds=19 if query < 1000 else 9,
-                    recipe=Recipe(checkpoint_after=51), strategies=with_dal(dal_spec()))
+    rounds = 19 if query < 1000 else 9
+    return Protocol(f'dal-q{query}', 'mnist', 'paper', query, query, rounds,
+                    Recipe(checkpoint_after=51), strategies=with_dal(dal_spec()))
 
 def dal_cifar10(query): # a Protocol at paper scale
     "Figure 2 of Gissin & Shalev-Shwartz (2019) for one query size."
@@ -63,13 +64,15 @@ def quick_mnist(query):
 
 def quick_small(query, data, model='mlp', size=None, rounds=8, seeds=10):
     "A few hundred images and a small network: seconds a run."
-    return Protocol(f'dal-q{query}', data, 'quick', query, query, rounds, Recipe(model, steps=200, **LAST),
-                    size=size, strategies=with_dal(dal_spec(**SMALL_DAL), dfal=SMALL_DFAL), seeds=seeds)
+    recipe, strategies = Recipe(model, steps=200, **LAST), with_dal(dal_spec(**SMALL_DAL), dfal=SMALL_DFAL)
+    return Protocol(f'dal-q{query}', data, 'quick', query, query, rounds, recipe,
+                    size=size, strategies=strategies, seeds=seeds)
 
 def quick_cifar10(query):
     "CIFAR-10 in a small form for a CPU: LeNet on 10,000 images in play."
-    return replace(quick_mnist(100), name=f'dal-q{query}', data='cifar10', query=query, initial=query, rounds=3,
-                   seeds=5, strategies=quick_mnist(1000).strategies)
+    few = dict(query=query, initial=query, rounds=3, seeds=5)
+    strategies = quick_mnist(1000).strategies
+    return replace(quick_mnist(100), name=f'dal-q{query}', data='cifar10', strategies=strategies, **few)
 
 def smoke(p): # a Protocol
     "DAL and its rivals in seconds, with short trainings of the discriminators."
@@ -84,11 +87,12 @@ def _few_images(data, scale, n): # a list of Protocols
     own, n = data == 'digits', DIGITS if data == 'digits' else n
     form = {} if own else dict(size=28, model='lenet', seeds=5)
     ps = [quick_small(q, data, **form) for q in QUERIES['digits']]
-    if n: ps = [replace(p, rounds=min(p.rounds, n//(2*p.query) - 1)) for p in ps if n//(2*p.query) >= 2]
+    batches = lambda p: n//(2*p.query) # in half of the rows
+    if n: ps = [replace(p, rounds=min(p.rounds, batches(p) - 1)) for p in ps if batches(p) >= 2]
     need(ps, f"{data} has {n} training rows; the smallest experiment needs 20", 'n')
     if scale != 'paper': return ps
-    full = dict(scale='paper', size=28, recipe=dal_mnist(10).recipe, strategies=with_dal(dal_spec()), seeds=20)
-    return [replace(p, **full) for p in ps]
+    full = dict(scale='paper', size=28, recipe=dal_mnist(10).recipe, seeds=20)
+    return [replace(p, strategies=with_dal(dal_spec()), **full) for p in ps]
 
 def _many_images(data, kind, scale): # a list of Protocols
     "On data sets like MNIST or CIFAR-10; of the latter only the smallest query size below paper scale."
@@ -164,7 +168,8 @@ def _trained(p, name): # a Protocol; name: a key of `RECIPES`
     "DAL's protocol trained in one of the ways; its own where DAL's experiment has run just that."
     quick = p.scale == 'quick'
     short = dict(rounds=min(p.rounds, 19 if p.query < 100 else 5), seeds=5) if quick else {}
-    recipe = replace(p.recipe, **RECIPES[name] | dict(epochs=150, min_steps=0, steps=_steps(p, name)))
+    same_length = dict(epochs=150, min_steps=0, steps=_steps(p, name))
+    recipe = replace(p.recipe, **RECIPES[name] | same_length)
     own = replace(p, name=f'recipes-q{p.query}-{name}', recipe=recipe, strategies=CHOSEN, **short)
     same = quick and (own.recipe, own.rounds) == (p.recipe, p.rounds)
     return replace(p, strategies=CHOSEN) if same else own
@@ -177,17 +182,19 @@ def recipe_protocols(data='mnist', scale='quick', n=None): # a list of Protocols
 
 def recipe_name(p): # a key of `RECIPES`
     "Which of the three ways a protocol trains."
-    return next(k for k,how in RECIPES.items() if all(getattr(p.recipe, a) == v for a,v in how.items()))
+    def trains(how): return all(getattr(p.recipe, a) == v for a,v in how.items())
+    return next(name for name,how in RECIPES.items() if trains(how))
 
 # %% ../../../nbs/papers/dal/00_protocols.ipynb #c5a4e3a7
-def _on(p): # function: what is said of MNIST, what of CIFAR-10 -> what is said of the protocol's data set
+def _on(p): # function: what is said of MNIST, what of CIFAR-10 -> what fits the protocol
     cifar = family(p.data) == 'cifar10'
     return lambda mnist, cifar10: cifar10 if cifar else mnist
 
 def _labels(p): # list of `Setting`s
     "Data and labels."
     on = _on(p)
-    name, sizes, rows = on('MNIST', 'CIFAR-10'), on('10, 100, 1000', '1000, 5000, 10000'), on('60,000', '50,000')
+    name, rows = on('MNIST', 'CIFAR-10'), on('60,000', '50,000')
+    sizes = on('10, 100, 1000', '1000, 5000, 10000')
     queries = on('20 at query 100 (README)', '5 at query 5000 (README)')
     return [
         Setting('data', name, name, p.data),
@@ -209,7 +216,8 @@ def _training(p): # list of `Setting`s
     trained = training_of(r) + ', going on from the round before'*r.warm
     optimiser = f'{OPTIMISERS[r.optimizer]}, {r.lr}, batch {r.batch}'
     held_out = f'{r.holdout:.0%} of a fresh permutation' if r.holdout else 'none'
-    penalty, code_penalty = f'L2 {r.l2} on kernels' if r.l2 else 'none', on('none', 'L2 0.0005 on kernels')
+    penalty = f'L2 {r.l2} on kernels' if r.l2 else 'none'
+    code_penalty = on('none', 'L2 0.0005 on kernels')
     best = 'best validation accuracy'
     kept = r.checkpoint + (f', after epoch {r.checkpoint_after}' if r.checkpoint_after else '')
     return [
@@ -228,28 +236,40 @@ def _rivals(p): # list of `Setting`s
     shuffled = 'the same row numbers, but every process shuffles the rows anew'
     among = options_of(p, 'dfal').get('among')
     searched = f'{among:,} random rows of U' if among else 'all of U'
-    samples, code_samples = '20 for least confidence, 100 for entropy', '20 for variation ratio, 100 for entropy'
+    code_searched = 'all of U, 10 steps, doubled until enough rows cross'
+    samples = '20 for least confidence, 100 for entropy'
+    code_samples = '20 for variation ratio, 100 for entropy'
     each, mean = 'of each image', 'of the mean over 100'
     return [
         Setting('initial set', 'the same for all methods', shuffled, 'the same for all strategies of a seed'),
         Setting('DBAL: samples', '-', code_samples, samples),
-        Setting('DFAL: searched', '-', 'all of U, 10 steps, doubled until enough rows cross', searched),
+        Setting('DFAL: searched', '-', code_searched, searched),
         Setting('EGL: gradients', each, f'{mean} images', f'egl: {each}; chunk_egl: {mean}')]
 
-DAL = dict(mini_queries=20, train_on=10, score_on='all', stop=.98, width=256, lr=1e-4, batch=128, max_epochs=1000)
+# %% ../../../nbs/papers/dal/00_protocols.ipynb #fa425c44
+DAL = dict(
+    mini_queries=20,
+    train_on=10,
+    score_on='all',
+    stop=.98,
+    width=256,
+    lr=1e-4,
+    batch=128,
+    max_epochs=1000)
 
 def _dal(p): # list of `Setting`s
     "DAL itself."
     o = DAL | options_of(p, 'dal')
-    some = '10 |L| random rows of U'
+    both, some = 'pool ten times the labelled set (4.3); all of U (Algorithm 1)', '10 |L| random rows of U'
     trained_on = 'all of U' if o['train_on'] == 'all' else f"{o['train_on']} |L| random rows of U"
     picked = 'all of U' if o['score_on'] == 'all' else 'the rows trained on'
-    net, code_net = '3 x 256, ReLU', _on(p)('3 x 256, Adam 1e-4, batch 128, up to 1000 epochs',
-                                            '3 x 256, Adam 2e-4, batch 1024, up to 500 epochs')
+    net, code_net = '3 x 256, ReLU', _on(p)(
+        '3 x 256, Adam 1e-4, batch 128, up to 1000 epochs',
+        '3 x 256, Adam 2e-4, batch 1024, up to 500 epochs')
     ours = f"3 x {o['width']}, Adam {o['lr']}, batch {o['batch']}, up to {o['max_epochs']} epochs"
     return [
         Setting('DAL: mini-queries', '10-20', '20', f"{o['mini_queries']}"),
-        Setting('DAL: trained on', 'pool ten times the labelled set (4.3); all of U (Algorithm 1)', some, trained_on),
+        Setting('DAL: trained on', both, some, trained_on),
         Setting('DAL: picks from', 'all of U', 'the rows trained on', picked),
         Setting('DAL: stop', '98 % training accuracy', '98 %', f"{o['stop']:.0%} training accuracy"),
         Setting('DAL: discriminator', net, code_net, ours)]

@@ -33,7 +33,9 @@ def spearman(
     return float((x*y).sum()/d) if d > 0 else 0.
 
 # %% ../../../nbs/papers/dal/06_rankings.ipynb #7fcd1cff
-SCORED = ('least_confidence', 'entropy', 'margin', 'dbal_least_confidence', 'dbal_entropy', 'bald', 'dfal', 'egl', 'chunk_egl', 'dal') # what is compared
+SCORED = ( # what is compared
+    'least_confidence', 'entropy', 'margin', 'dbal_least_confidence', 'dbal_entropy', 'bald', 'dfal', 'egl',
+    'chunk_egl', 'dal')
 
 def dal_score(
     query, # a `Query`
@@ -50,7 +52,8 @@ def score_all(
 ): # dict name -> (u,)
     "The scores of one query under each method."
     strategies = known()
-    return {n: np.asarray(dal_score(query, dal) if n == 'dal' else strategies[n].score(query)) for n in names}
+    def of(name): return dal_score(query, dal) if name == 'dal' else strategies[name].score(query)
+    return {n: np.asarray(of(n)) for n in names}
 
 # %% ../../../nbs/papers/dal/06_rankings.ipynb #a2661846
 GRID = 25 # cells a side
@@ -73,4 +76,5 @@ def ranking_study(
     options = next(s.options for s in p.strategies if s.name == 'dal')
     s = score_all(make_query(pool, outs[0], data, seed, 0), names, options)
     first = names[0]
-    return {f'{a}~{b}': spearman(s[a], s[b]) for a,b in combinations(names, 2)}, dict(versus=first, grids={n: rank_grid(s[first], s[n]) for n in names[1:]})
+    values = {f'{a}~{b}': spearman(s[a], s[b]) for a,b in combinations(names, 2)}
+    return values, dict(versus=first, grids={n: rank_grid(s[first], s[n]) for n in names[1:]})

@@ -17,9 +17,15 @@ EXPERIMENTS = (
     Experiment('diverse-minibatch', make, columns, 'Diverse mini-batches', EVERYWHERE),
     Experiment('diverse-code', make_code, columns, "What cardinal's code does"))
 STUDIES = (
-    Study('puzzle', 'al_repro.papers.diverse.factorial:puzzle_study', "what pretraining, depth, warm starts and image size add to accuracy",
-          data='cifar10', seeds=10,
-          scales=dict(smoke=dict(query=20, rounds=2, steps=10, source_steps=30, test=100), quick={})),)
+    Study(
+        'puzzle',
+        'al_repro.papers.diverse.factorial:puzzle_study',
+        "what pretraining, depth, warm starts and image size add to accuracy",
+        data='cifar10',
+        scales=dict(
+            smoke=dict(query=20, rounds=2, steps=10, source_steps=30, test=100),
+            quick={}),
+        seeds=10),)
 
 # %% ../../../nbs/papers/diverse/10_paper.ipynb #9c14ba2d
 NAME = 'diverse-minibatch'
@@ -33,9 +39,20 @@ def at_home(): return tuple(p for data in ('mnist', 'cifar10') for p in protocol
 def page(claim, protocol, data): # address from nbs/papers, '' for none
     "The figure of a claim."
     if claim == 'diverse-3': return 'diverse/21_puzzle.ipynb#fig-parts'
-    figures = {f'{NAME}-keras': 'keras-gap', f'{NAME}-sklearn': 'sklearn-gap', f'{NAME}-scratch': 'cifar'}
+    figures = {
+        f'{NAME}-keras': 'keras-gap',
+        f'{NAME}-sklearn': 'sklearn-gap',
+        f'{NAME}-scratch': 'cifar'}
     return f'diverse/20_diverse.ipynb#fig-{figures[protocol]}' if protocol in figures else ''
 
 PAPER = register(Paper(
-    'diverse', 'Diverse mini-batches', 2019, 'Zhdanov (2019), Diverse mini-batch Active Learning, https://arxiv.org/abs/1901.05954',
-    EXPERIMENTS, DIVERSE_CLAIMS, STUDIES, counting, tested=at_home, pages=page))
+    name='diverse',
+    title='Diverse mini-batches',
+    year=2019,
+    cite='Zhdanov (2019), Diverse mini-batch Active Learning, https://arxiv.org/abs/1901.05954',
+    experiments=EXPERIMENTS,
+    claims=DIVERSE_CLAIMS,
+    studies=STUDIES,
+    counted=counting,
+    tested=at_home,
+    pages=page))

@@ -17,7 +17,8 @@ from ...runs.protocol import Protocol
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #53090208
 BETAS = (10, 50)
-STRATEGIES = ('random', 'least_confidence', 'margin', 'largest_margin', 'submodular', 'clustered', 'wclustered', 'fass')
+STRATEGIES = (
+    'random', 'least_confidence', 'margin', 'largest_margin', 'submodular', 'clustered', 'wclustered', 'fass')
 SPREAD = ('submodular', 'clustered', 'wclustered') # run with each beta
 
 def compared(names=STRATEGIES, betas=BETAS): # a tuple of `Spec`s
@@ -33,8 +34,8 @@ PERCEPTRONS = dict(
 
 def on_mnist(form): # a Protocol at paper scale
     "The experiment on MNIST with the perceptron of one library, 'keras' or 'sklearn'."
-    return Protocol(f'diverse-minibatch-{form}', 'mnist', 'paper', 100, 100, rounds=9, recipe=PERCEPTRONS[form],
-                    strategies=compared(), seeds=20)
+    return Protocol(f'diverse-minibatch-{form}', 'mnist', 'paper', 100, 100, rounds=9,
+                    recipe=PERCEPTRONS[form], strategies=compared(), seeds=20)
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #12b46f3f
 RESNET = dict(model='keras-resnet50v2', optimizer='rmsprop', **LAST)
@@ -45,14 +46,15 @@ CIFAR = dict(
 
 def on_cifar10(form): # a Protocol at paper scale
     "The experiment on CIFAR-10: 'transfer' as in the article's code, 'scratch' without pretraining."
-    return Protocol(f'diverse-minibatch-{form}', 'cifar10', 'paper', 1000, 1000, rounds=9, strategies=compared(),
-                    seeds=20, **CIFAR[form])
+    return Protocol(f'diverse-minibatch-{form}', 'cifar10', 'paper', 1000, 1000, rounds=9,
+                    strategies=compared(), seeds=20, **CIFAR[form])
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #0ecaa9a7
 def on_text(): # a Protocol at paper scale
     "The experiment on 20 Newsgroups."
+    recipe = Recipe('sklearn-logistic', epochs=100, **LAST)
     return Protocol('diverse-minibatch-text', 'newsgroups', 'paper', 100, 100, rounds=9,
-                    recipe=Recipe('sklearn-logistic', epochs=100, **LAST), strategies=compared(), seeds=20)
+                    recipe=recipe, strategies=compared(), seeds=20)
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #5c1e56b7
 def small(data, n=None): # a Protocol at scale quick
@@ -70,15 +72,18 @@ def quick(p): # a Protocol
     few = compared(('random', 'margin', 'largest_margin', *SPREAD)) # all that the claims compare
     p = replace(p, strategies=few, rounds=5, seeds=5)
     if p.recipe.weights: return replace(p, query=100, initial=100, pool=5000)
-    return replace(p, query=200, initial=1000, pool=20_000, recipe=Recipe('lenet', epochs=30, **LAST))
+    lenet = Recipe('lenet', epochs=30, **LAST)
+    return replace(p, query=200, initial=1000, pool=20_000, recipe=lenet)
 
 def smoke(p): # a Protocol
     "Two rounds and two seeds in seconds; no evidence for anything."
     recipe, size = p.recipe, p.size
-    if recipe.model != 'sklearn-logistic': recipe = replace(recipe, epochs=2, weights=None, frozen=False)
+    if recipe.model != 'sklearn-logistic':
+        recipe = replace(recipe, epochs=2, weights=None, frozen=False)
     if p.data in ('digits', 'newsgroups'): size = None
     elif 'resnet' in recipe.model: size = 32
-    return replace(p, scale='smoke', query=20, initial=20, rounds=2, pool=400, size=size, recipe=recipe, seeds=2)
+    few = dict(query=20, initial=20, rounds=2, pool=400, seeds=2)
+    return replace(p, scale='smoke', size=size, recipe=recipe, **few)
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #a65ca2bf
 def _on_images(data, kind, scale): # a list of Protocols
@@ -91,7 +96,7 @@ def make(data='digits', scale='quick', n=None): # a list of Protocols
     "The forms of the experiment for a data set at a scale; `n` is its number of training rows, if known."
     kind = 'text' if data == 'newsgroups' else family(data, n)
     at = 'paper' if scale == 'paper' else 'quick'
-    if kind == 'text': ps = [on_text() if scale == 'paper' else replace(on_text(), scale='quick', seeds=10)]
+    if kind == 'text': ps = [replace(on_text(), scale=at, seeds=20 if scale == 'paper' else 10)]
     elif kind == 'digits': ps = [replace(small(data, DIGITS if data == 'digits' else n), scale=at)]
     else: ps = _on_images(data, kind, scale)
     return [smoke(p) for p in ps] if scale == 'smoke' else ps
@@ -109,10 +114,11 @@ def make_code(data='digits', scale='quick', n=None): # a list of Protocols
     beta = dict(beta=BETAS[0])
     meant = [Spec.make(s, **beta) for s in SPREAD]
     done = [Spec.make(s, **beta | o) for s,o in DEPARTURES]
-    return [replace(p, name='diverse-code', strategies=(Spec.make('random'), Spec.make('margin'), *meant, *done))]
+    strategies = Spec.make('random'), Spec.make('margin'), *meant, *done
+    return [replace(p, name='diverse-code', strategies=strategies)]
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #08601e81
-def _on(p): # function: what is said of MNIST, CIFAR-10, 20 Newsgroups -> what is said of the protocol's data set
+def _on(p): # function: what is said of MNIST, of CIFAR-10, of 20 Newsgroups -> what fits the protocol
     at = 2 if p.data == 'newsgroups' else int(family(p.data) == 'cifar10')
     return lambda *said: said[at]
 
@@ -134,21 +140,29 @@ def _labels(p): # list of `Setting`s
 def _optimiser(r): # of a Recipe; in words
     return 'L-BFGS' if r.model == 'sklearn-logistic' else f'{r.optimizer} {r.lr:g}, batch {r.batch}'
 
-_ENDS = {'sklearn-logistic': 'at most {} steps', 'sklearn-mlp': 'at most {} epochs'} # of trainings that stop early
-_EMBEDDINGS = {'sklearn-logistic': '100 components of the TF-IDF', 'lenet': 'the layer of 128 units'}
+_ENDS = { # of trainings that stop early
+    'sklearn-logistic': 'at most {} steps',
+    'sklearn-mlp': 'at most {} epochs'}
+_EMBEDDINGS = {
+    'sklearn-logistic': '100 components of the TF-IDF',
+    'lenet': 'the layer of 128 units'}
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #eae38aa2
 def _training(p): # list of `Setting`s
     "The classifier, and how it is trained."
     on, r = _on(p), p.recipe
     net = on('MLP 128, 64', 'ResNet-34 v2', '-')
-    theirs = on('MLP 128, 64', 'ResNet-50 v2', 'logistic regression; a script: linear, by SGD, classes balanced')
+    text = 'logistic regression; a script: linear, by SGD, classes balanced'
+    theirs = on('MLP 128, 64', 'ResNet-50 v2', text)
     weights = on('no', 'ImageNet, frozen (code only)', '-')
     side = on('28 x 28; the scripts standardise each pixel', '200 x 200 (code only)', '-')
-    optimiser = on('Adam 0.01 (Keras); library defaults (scikit-learn)', 'RMSprop; 2e-5 in the code', '-')
+    both = 'Adam 0.01 (Keras); library defaults (scikit-learn)'
+    optimiser = on(both, 'RMSprop; 2e-5 in the code', '-')
     epochs = on('-; an early script: up to 2000 epochs', '3 epochs', '-')
-    rounds = on('starts afresh', 'goes on from the last weights (code only)', 'starts afresh')
-    layer = on('the pixels, standardised (scripts)', 'the layer of 64 units (code only)', 'TF-IDF of words and pairs')
+    afresh, goes_on = 'starts afresh', 'goes on from the last weights'
+    rounds = on(afresh, f'{goes_on} (code only)', afresh)
+    pixels, words = 'the pixels, standardised (scripts)', 'TF-IDF of words and pairs'
+    layer = on(pixels, 'the layer of 64 units (code only)', words)
     trained = _ENDS[r.model].format(r.epochs) if r.model in _ENDS else training_of(r)
     embedding = _EMBEDDINGS.get(r.model, 'the layer of 64 units')
     return [
@@ -157,7 +171,7 @@ def _training(p): # list of `Setting`s
         Setting('image size', '-', side, f'{p.size} x {p.size}' if p.size else 'as it comes'),
         Setting('optimiser', on('SGD 0.10', '-', '-'), optimiser, _optimiser(r)),
         Setting('training', '-', epochs, trained),
-        Setting('between rounds', '-', rounds, 'goes on from the last weights' if r.warm else 'starts afresh'),
+        Setting('between rounds', '-', rounds, goes_on if r.warm else afresh),
         Setting('embedding', '-', layer, embedding)]
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #2ecd1025
@@ -166,7 +180,8 @@ def _methods(p): # list of `Setting`s
     betas = sorted({o['beta'] for s in p.strategies if 'beta' in (o := dict(s.options))})
     batches = 'MiniBatchKMeans at beta 50 (20 Newsgroups)'
     first = 'smallest margin; largest_margin is the written preselection alone'
-    nearest, centre = 'the row nearest to each centre', 'one row for each centre, all distinct, by assignment'
+    nearest = 'the row nearest to each centre'
+    centre = 'one row for each centre, all distinct, by assignment'
     shared = f'{nearest}; two centres may share it (code)'
     fass = 'compared' if any(s.name == 'fass' for s in p.strategies) else 'left out'
     return [
