@@ -252,10 +252,10 @@ def run_study(
     todo = seeds_missing(study, scale, seeds, out, *at)
     if not todo: return 0
     writable(out, 'make room or choose another --out')
-    bar = tqdm(total=len(todo), unit='seed', desc=study.name, disable=not progress)
-    with OneWriter(out) as lock, bar:
+    with OneWriter(out) as lock:
         lock.take()
-        failed = _measure_all(study, scale, todo, out, data, root, device, end, workers, executor, bar)
+        with tqdm(total=len(todo), unit='seed', desc=study.name, disable=not progress) as bar:
+            failed = _measure_all(study, scale, todo, out, data, root, device, end, workers, executor, bar)
     left = len(seeds_missing(study, scale, seeds, out, *at))
     if failed: raise CannotMeasure(failed, left)
     return left
