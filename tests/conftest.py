@@ -15,7 +15,8 @@ def narrow(monkeypatch):
     "The project's VGG16 and residual networks with a quarter of their channels: the same operators, sooner"
     from al_repro.models import nets
     real = nets.residual
-    def thin(shape, classes, members, widths, *more): return real(shape, classes, members, tuple(w//4 for w in widths), *more)
+    def thin(shape, classes, members, widths, *more):
+        return real(shape, classes, members, tuple(w//4 for w in widths), *more)
     monkeypatch.setattr(nets, 'VGG16', tuple(tuple(c//4 for c in block) for block in nets.VGG16))
     monkeypatch.setattr(nets, 'residual', thin)
 

@@ -40,8 +40,9 @@ def plain(out): # numbers of any kind as float64 arrays
     return np.asarray(out, np.float64)
 
 # Small exact sums that are taken in float64 on the CPU whatever the device, as the pages of these functions say
-BESIDE = dict(resized={'mm', 'bmm'}, facility={'mm'}, submodular={'mm'}, fass={'mm'}, assign={'mm'}, clustered={'mm'}, wclustered={'mm'},
-              egl={'mm', 'bmm'}, robust_coreset={'addmm'}, bal={'mm', 'addmm', '_cdist_forward'})
+BESIDE = dict(
+    resized={'mm', 'bmm'}, facility={'mm'}, submodular={'mm'}, fass={'mm'}, assign={'mm'}, clustered={'mm'},
+    wclustered={'mm'}, egl={'mm', 'bmm'}, robust_coreset={'addmm'}, bal={'mm', 'addmm', '_cdist_forward'})
 
 def refuse_work_beside(count, name=None):
     "No work is done by the CPU, but for what `name` may do there."
@@ -49,7 +50,9 @@ def refuse_work_beside(count, name=None):
     assert not odd, {k: count['cpu'][k] for k in odd}
 
 def agree(run, name=None, rtol=1e-5, on_device=()):
-    "`run('cpu')` and `run('cuda')` give the same arrays, and the device does the work, at least the operators `on_device`."
+    """`run('cpu')` and `run('cuda')` give the same arrays.
+
+    The device does the work, at least the operators `on_device`."""
     torch.manual_seed(0)
     want = [plain(v) for v in run('cpu')]
     with falsecuda.false_cuda() as ran:
@@ -63,7 +66,8 @@ def agree(run, name=None, rtol=1e-5, on_device=()):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    n = torch.get_num_threads(); torch.set_num_threads(1)
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(n)
 
@@ -109,8 +113,11 @@ def test_network(name, narrow):
         return [o[1].rows('probs', np.arange(5)), o[0].rows('embeds', np.arange(5)), *mc, scores]
     agree(run, None, 1e-3, ['_fused_adam_', 'baddbmm'] + ['convolution', 'convolution_backward']*(name != 'mlp'))
 
-RECIPES = dict(augmented=dict(augment=('crop', 'flip', 'zoom', 'colour'), holdout=.25), patient=dict(optimizer='sgd', momentum=.9, patience=1),
-               warm=dict(optimizer='rmsprop', checkpoint='last', holdout=0, warm=True), penalty=dict(l2=.01, milestones=(1,)))
+RECIPES = dict(
+    augmented=dict(augment=('crop', 'flip', 'zoom', 'colour'), holdout=.25),
+    patient=dict(optimizer='sgd', momentum=.9, patience=1),
+    warm=dict(optimizer='rmsprop', checkpoint='last', holdout=0, warm=True),
+    penalty=dict(l2=.01, milestones=(1,)))
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_recipe(name):
@@ -128,13 +135,15 @@ def test_estimator():
     def run(device):
         d = on(data, device)
         f = fit(Recipe('sklearn-mlp', epochs=2, batch=8), d, IDS, [0, 1])
-        return [outputs(f, d.x, [np.arange(9)]*2)[1].rows('probs', np.arange(9)), [e['test_log_loss'] for e in evaluate(f, d.x_test, d.y_test)]]
+        losses = [e['test_log_loss'] for e in evaluate(f, d.x_test, d.y_test)]
+        return [outputs(f, d.x, [np.arange(9)]*2)[1].rows('probs', np.arange(9)), losses]
     agree(run)
 
 @pytest.mark.parametrize('task', TASKS)
 def test_pretext_task(task):
     data = photos()
-    p = Pretext(task, 'lenet' if task == 'rotation' else 'mlp', epochs=1, batch=16, augment=('zoom', 'flip', 'colour', 'crop'))
+    net = 'lenet' if task == 'rotation' else 'mlp'
+    p = Pretext(task, net, epochs=1, batch=16, augment=('zoom', 'flip', 'colour', 'crop'))
     def run(device):
         res = learn(on(data, device), p)
         return [res.features, res.losses, res.features_test, res.history]
@@ -164,7 +173,8 @@ KERNELS = dict(
     assign=lambda x: [kmeans.assign_distinct(x, x[:5])],
     two_nearest=lambda x: list(two_nearest(x, x[:4])))
 
-KERNEL_OPS = dict(k_center=['addmm'], top_k=[], facility=['addmm'], weighted_kmeans=['addmm'], lloyd=['addmm'], assign=[], two_nearest=['addmm'])
+KERNEL_OPS = dict(k_center=['addmm'], top_k=[], facility=['addmm'], weighted_kmeans=['addmm'], lloyd=['addmm'],
+                  assign=[], two_nearest=['addmm'])
 
 @pytest.mark.parametrize('name', KERNELS)
 def test_kernel(name):
@@ -181,17 +191,22 @@ def test_deepfool():
 
 # ---- strategies
 
-SHORT = {'vaal': 'epochs=1, width=8, latent=4', 'pal': 'epochs=1, min_steps=2, model="mlp", sub_queries=2, tune=1', 'pt4al': 'cycles=3',
-         'dal': 'max_epochs=3, mini_queries=2, balanced=true', 'activeft': 'steps=3', 'bal': 'cycles=2', 'dfal': 'iterations=2',
-         'robust_coreset': 'time_limit=2', **dict.fromkeys(('bald', 'variation_ratio', 'mean_std', 'dbal_entropy', 'dbal_least_confidence'), 'samples=4')}
-MORE = ['dal(on="pixels", max_epochs=2, mini_queries=1, train_on="all")', 'egl(layers="last")', 'activeft(form="separate", steps=3)',
-        'pal(classes=0, epochs=1, min_steps=2, model="resnet8")', 'bal(cycles=2, by="loss")', 'bal(cycles=2, sampler="kmeans")',
-        'clustered(picks="nearest")', 'submodular(similarity="distance")', 'fass(f="nearest")']
+SAMPLED = 'bald', 'variation_ratio', 'mean_std', 'dbal_entropy', 'dbal_least_confidence'
+SHORT = dict(
+    vaal='epochs=1, width=8, latent=4', pal='epochs=1, min_steps=2, model="mlp", sub_queries=2, tune=1',
+    pt4al='cycles=3', dal='max_epochs=3, mini_queries=2, balanced=true', activeft='steps=3', bal='cycles=2',
+    dfal='iterations=2', robust_coreset='time_limit=2', **dict.fromkeys(SAMPLED, 'samples=4'))
+MORE = [
+    'dal(on="pixels", max_epochs=2, mini_queries=1, train_on="all")', 'egl(layers="last")',
+    'activeft(form="separate", steps=3)', 'pal(classes=0, epochs=1, min_steps=2, model="resnet8")',
+    'bal(cycles=2, by="loss")', 'bal(cycles=2, sampler="kmeans")', 'clustered(picks="nearest")',
+    'submodular(similarity="distance")', 'fass(f="nearest")']
 # What a strategy runs on the device; what is not named works on arrays of numbers, which lie on the CPU
 HOST = {'submodular(similarity="distance")', 'fass(f="nearest")', 'egl(layers="last")'} # by numpy and scipy
-RUNS = dict(activeft=['mm'], bald=['baddbmm'], chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'], dal=['baddbmm'],
-            dfal=['convolution_backward'], egl=['convolution'], fass=['mv'], pal=['baddbmm'], submodular=['mv'], vaal=['bmm'],
-            wclustered=['addmm'])
+RUNS = dict(
+    activeft=['mm'], bald=['baddbmm'], chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'],
+    dal=['baddbmm'], dfal=['convolution_backward'], egl=['convolution'], fass=['mv'], pal=['baddbmm'],
+    submodular=['mv'], vaal=['bmm'], wclustered=['addmm'])
 
 @pytest.fixture(scope='module')
 def fitted(): # by device: a trained group and its data
@@ -224,7 +239,8 @@ EXPERIMENTS = {'dal': 'random,dal', 'diverse-minibatch': 'wclustered', 'bal': 'b
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_smoke_experiment(name, tmp_path, monkeypatch):
     monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'assets'))
-    args = f'reproduce {name} --scale smoke --device auto --seeds 2 --quiet --strategies {EXPERIMENTS[name]} --out'.split()
+    args = ['reproduce', name, *'--scale smoke --device auto --seeds 2 --quiet --strategies'.split(), EXPERIMENTS[name],
+            '--out']
     with falsecuda.false_cuda() as ran:
         assert cli.main([*args, str(tmp_path/'cuda'), '--dry-run']) == 0
         if name != 'diverse-minibatch': assert WORK & set(ran['cuda']) and not WORK & set(ran['cpu']) - BESIDE['bal']

@@ -1,4 +1,4 @@
-"""Runs on a second device (falsecuda.py): seeds are added, assets are compared, and what knows no GPU stays on the CPU."""
+"""Runs on a second device (falsecuda.py): seeds are added, assets are compared, what knows no GPU stays on the CPU."""
 import json
 
 import numpy as np, pytest
@@ -63,9 +63,11 @@ def test_deterministic_runs_say_so(tmp_path, capsys):
 
 @needs_device
 def test_scikit_learn_keeps_the_cpu_and_its_workers(tmp_path, capsys):
-    args = 'reproduce diverse-minibatch --scale smoke --device auto --strategies random --seeds 2 --workers 2 --quiet --out'.split()
+    args = ['reproduce', 'diverse-minibatch', *'--scale smoke --device auto --strategies random --seeds 2'.split(),
+            *'--workers 2 --quiet --out'.split()]
     with falsecuda.false_cuda(): assert cli.main([*args, str(tmp_path)]) == 0
-    assert {r['device'] for r in load_records(tmp_path)[0]} == {'cpu'} and 'on cpu with 2 workers' in capsys.readouterr().out
+    assert {r['device'] for r in load_records(tmp_path)[0]} == {'cpu'}
+    assert 'on cpu with 2 workers' in capsys.readouterr().out
 
 @needs_device
 def test_select_and_study_take_a_device(tmp_path, monkeypatch, capsys):

@@ -7,8 +7,8 @@ Inside, `torch.cuda.is_available()` is true, and every operator is looked at bef
   operator, and CPU positions that index a tensor of the device;
 - so does a generator of another device than the numbers that it draws;
 - `.numpy()` of a tensor on the device raises TypeError.
-`ran['cuda']`, `ran['cpu']` and `ran['meta']` count the operators by name. A random number of the device comes from the CPU's default
-generator, so that both devices give the same results.
+`ran['cuda']`, `ran['cpu']` and `ran['meta']` count the operators by name. A random number of the device comes from the
+CPU's default generator, so that both devices give the same results.
 """
 import collections, contextlib, types
 import torch
@@ -52,7 +52,8 @@ class OnDevice(torch.Tensor):
     def __repr__(self, **_): return repr(self.inner.detach())[:-1] + ", device='cuda:0')"
     def __format__(self, spec): return format(self.item(), spec) if self.dim() == 0 else repr(self)
     def tolist(self): return self.cpu().tolist()
-    def numpy(self, *_, **__): raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
+    def numpy(self, *_, **__):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
     def __array__(self, *_, **__): return self.numpy()
 
     def __deepcopy__(self, memo):
@@ -72,8 +73,9 @@ def packets(*names): return {getattr(aten, n) for n in names if hasattr(aten, n)
 
 COPIES = packets('copy_', 'copy', '_to_copy', 'set_')
 INDEXING = packets('index', 'index_put', 'index_put_', '_index_put_impl_', '_unsafe_index', '_unsafe_index_put')
-NUMBERS = packets('masked_fill', 'masked_fill_', 'fill', 'fill_', 'index_fill', 'index_fill_', '_fused_adam_', '_fused_sgd_',
-                  '_foreach_add_', '_foreach_mul_', '_foreach_div_') # not tagged pointwise, but take a CPU number
+NUMBERS = packets( # not tagged pointwise, but take a CPU number
+    'masked_fill', 'masked_fill_', 'fill', 'fill_', 'index_fill', 'index_fill_', '_fused_adam_', '_fused_sgd_',
+    '_foreach_add_', '_foreach_mul_', '_foreach_div_')
 
 def check_generator(func, args, kwargs, on_device):
     "`DeviceError` for a generator of another device."
@@ -89,9 +91,11 @@ def check_tensors(func, args, tensors):
     if packet in INDEXING and isinstance(args[0], OnDevice):
         plain = [t for t in args[2:3] if isinstance(t, torch.Tensor) and not isinstance(t, OnDevice)]
     numbers = packet in INDEXING | NUMBERS or torch.Tag.pointwise in func.tags
-    if numbers and all(t.dim() == 0 for t in plain) and (packet not in INDEXING or isinstance(args[0], OnDevice)): return
+    first = packet not in INDEXING or isinstance(args[0], OnDevice)
+    if numbers and first and all(t.dim() == 0 for t in plain): return
     shapes = [(tuple(t.shape), str(t.device)) for t in tensors]
-    raise DeviceError(f'Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! [{func}; {shapes}]')
+    two = 'Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!'
+    raise DeviceError(f'{two} [{func}; {shapes}]')
 
 # Operators that torch's C++ code chooses for a GPU alone
 def _batch_norm(*args): return *aten.native_batch_norm(*args), args[0].new_empty(0, dtype=torch.uint8)
@@ -127,7 +131,9 @@ def perform(func, args, kwargs):
     check_tensors(func, args, tensors)
     count(func, 'cuda' if on_device else 'cpu', args, kwargs)
     if packet is aten._to_copy: return to_copy(args[0], kwargs, target)
-    if packet is aten.copy_: inside(args[0]).copy_(inside(args[1])); return args[0]
+    if packet is aten.copy_:
+        inside(args[0]).copy_(inside(args[1]))
+        return args[0]
     if packet is aten.is_pinned: return False
     if packet is aten.lift_fresh: return args[0]
     plain = dict(tree_map(inside, kwargs))
@@ -135,7 +141,9 @@ def perform(func, args, kwargs):
     out = ON_CPU.get(func, func)(*tree_map(inside, args), **plain)
     if not on_device or packet is aten._local_scalar_dense: return out
     shells = {id(inside(t)): t for t in tensors}
-    wrap = lambda o: o if not isinstance(o, torch.Tensor) or isinstance(o, OnDevice) else shells.get(id(o)) if id(o) in shells else OnDevice(o)
+    def wrap(o):
+        if not isinstance(o, torch.Tensor) or isinstance(o, OnDevice): return o
+        return shells[id(o)] if id(o) in shells else OnDevice(o)
     out = tree_map(wrap, out)
     aliases = any(a.alias_info is not None for a in func._schema.arguments)
     return return_and_correct_aliasing(func, args, kwargs, out) if aliases else out
@@ -166,10 +174,13 @@ def generator(real):
 def answers(): # dict name -> function, for `torch.cuda`
     nothing, free = (lambda *_, **__: None), 15*2**30
     properties = types.SimpleNamespace(name='False GPU', major=7, minor=5, total_memory=free, multi_processor_count=40)
-    says = dict(is_available=True, is_initialized=True, device_count=1, current_device=0, get_device_name='False GPU',
-                get_device_properties=properties, get_device_capability=(7, 5), mem_get_info=(free, free), is_bf16_supported=True,
-                memory_allocated=0, max_memory_allocated=0, memory_reserved=0, max_memory_reserved=0, _is_in_bad_fork=False)
-    quiet = 'init _lazy_init synchronize empty_cache ipc_collect reset_peak_memory_stats set_device manual_seed manual_seed_all'
+    says = dict(
+        is_available=True, is_initialized=True, device_count=1, current_device=0, get_device_name='False GPU',
+        get_device_properties=properties, get_device_capability=(7, 5), mem_get_info=(free, free),
+        is_bf16_supported=True, memory_allocated=0, max_memory_allocated=0, memory_reserved=0, max_memory_reserved=0,
+        _is_in_bad_fork=False)
+    quiet = ('init _lazy_init synchronize empty_cache ipc_collect reset_peak_memory_stats set_device manual_seed '
+             'manual_seed_all')
     return {k: lambda *_, v=v, **__: v for k,v in says.items()} | dict.fromkeys(quiet.split(), nothing) | dict(
         get_rng_state=lambda *_: torch.get_rng_state(), set_rng_state=lambda *_: None)
 

@@ -14,20 +14,29 @@ from al_repro.query.query import Query
 from al_repro.query.spec import build, known
 from al_repro.query.contract import sample_arrays, sample_model
 
-MODES = [[mode, *(n for n in CONTEXTS if not n.startswith(('torch.no', 'torch.inf')))] for mode in ('torch.no_grad()', 'torch.inference_mode()')]
+NO_GRAD = 'torch.no_grad()', 'torch.inference_mode()'
+MODES = [[mode, *(n for n in CONTEXTS if not n.startswith(('torch.no', 'torch.inf')))] for mode in NO_GRAD]
 EVERY = [[n] for n in CONTEXTS] + MODES
 
-def images(n, seed): return torch.randint(0, 255, (n, 1, 12, 12), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-DATA = SimpleNamespace(name='made up', x=images(40, 0), y=torch.arange(40) % 3, shape=(1, 12, 12), n_classes=3, x_test=images(9, 1), y_test=torch.arange(9) % 3)
+def images(n, seed):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 255, (n, 1, 12, 12), generator=g, dtype=torch.uint8)
+DATA = SimpleNamespace(
+    name='made up', x=images(40, 0), y=torch.arange(40) % 3, shape=(1, 12, 12), n_classes=3,
+    x_test=images(9, 1), y_test=torch.arange(9) % 3)
+ALL = np.arange(40)
 POINTS = np.random.default_rng(0).normal(size=(70, 5)).astype(np.float32)
 
 def fitted(model='lenet'): return fit(Recipe(model, epochs=2), DATA, [np.arange(20)], [3])
 def trained():
     f = fitted()
-    o, = outputs.outputs(f, DATA.x, [np.arange(40)])
-    return [o.rows(n, np.arange(40)) for n in ('probs', 'embeds', 'mc:4')] + [outputs.evaluate(f, DATA.x_test, DATA.y_test)[0]['test_log_loss']]
-LATE = outputs.outputs(fitted(), DATA.x, [np.arange(40)])
-def read_later(): return [outputs.outputs(LATE[0].group.fitted, DATA.x, [np.arange(40)])[0].rows(n, np.arange(40)) for n in ('logits', 'mc:4')]
+    o, = outputs.outputs(f, DATA.x, [ALL])
+    loss = outputs.evaluate(f, DATA.x_test, DATA.y_test)[0]['test_log_loss']
+    return [*(o.rows(n, ALL) for n in ('probs', 'embeds', 'mc:4')), loss]
+LATE = outputs.outputs(fitted(), DATA.x, [ALL])
+def read_later():
+    o, = outputs.outputs(LATE[0].group.fitted, DATA.x, [ALL])
+    return [o.rows(n, ALL) for n in ('logits', 'mc:4')]
 def learned():
     l = learn(DATA, Pretext(model='lenet', epochs=1))
     return [l.features, l.losses, embed(l.net, DATA.x_test), image_losses(l.net, DATA.x, l.pretext)]
@@ -48,7 +57,9 @@ def test_grad_reaches_the_models_that_were_made_inside():
     with torch.inference_mode(): net = fitted('mlp').net
     assert not any(p.is_inference() for p in net.parameters())
 
-SMALL = dict(vaal='epochs=1, latent=2, width=8, batch=16', pal='epochs=1, min_steps=2', dal='mini_queries=2, max_epochs=3, width=16', activeft='steps=10', combined='second=dal(mini_queries=1, max_epochs=2, width=8)')
+SMALL = dict(
+    vaal='epochs=1, latent=2, width=8, batch=16', pal='epochs=1, min_steps=2', activeft='steps=10',
+    dal='mini_queries=2, max_epochs=3, width=16', combined='second=dal(mini_queries=1, max_epochs=2, width=8)')
 @pytest.mark.parametrize('score', ['dfal', 'egl', 'chunk_egl', 'entropy', 'bald'])
 @pytest.mark.parametrize('names', MODES, ids=['no_grad', 'inference_mode'])
 def test_scores(score, names):
@@ -71,15 +82,21 @@ def test_global_generators(name):
 def test_a_model_of_the_caller_keeps_its_dtype():
     "A forward that makes tensors counts on the default dtype of its own surroundings"
     class Model(torch.nn.Module):
-        def __init__(self): super().__init__(); self.w = torch.nn.Parameter(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).double())
+        def __init__(self):
+            super().__init__()
+            w = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+            self.w = torch.nn.Parameter(w.double())
         def forward(self, x): return (x + torch.zeros(4)) @ self.w @ torch.eye(3)
     x = np.random.default_rng(0).random((9, 4))
     with contexts.default_dtype(torch.float64):
-        for name in ('dfal', 'egl', 'chunk_egl'): assert len(build(name)(Query.from_arrays(x=x, model=Model().eval()), 2)) == 2
+        for name in ('dfal', 'egl', 'chunk_egl'):
+            assert len(build(name)(Query.from_arrays(x=x, model=Model().eval()), 2)) == 2
 
 def test_a_training_on_the_cpu_leaves_gpus_alone(monkeypatch):
     "`torch.manual_seed` seeds the generators of all GPUs, and nobody puts those back"
     seeded = []
     monkeypatch.setattr(torch.cuda, 'manual_seed_all', seeded.append)
-    fitted('mlp'); fitted('sklearn-logistic'); learned()
+    fitted('mlp')
+    fitted('sklearn-logistic')
+    learned()
     assert not seeded

@@ -1,17 +1,22 @@
 "Executors: threads, a Dask cluster of two processes, workers that die; the records are those of our own processes"
-import os, signal, threading, time
+import os, random, signal, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 import pytest
+import al_repro
 from al_repro.data.catalog import load
 from al_repro.models import assets
 from al_repro.runs import executors, steps
 from al_repro.runs.jobs import CannotRun, Job
 from al_repro.runs.local import Ground
+from al_repro.runs.lock import LOCK, InUse, OneWriter
+from al_repro.runs.merge import merge
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
+from al_repro.runs.pilot import side_by_side
 from al_repro.runs.runner import run
+from al_repro.runs.study import Study, attempt_afar, run_study, study_records
 
 
 SMOKE = protocols('dal', 'digits', 'smoke')[0]
@@ -42,6 +47,11 @@ def until(true, what):
     while not true():
         if time.monotonic() - start > PATIENCE: raise TimeoutError(f'waited {PATIENCE} s for {what}')
         time.sleep(.02)
+
+def toy_study(f='draw', **more): return Study('toy', f'{__name__}:{f}', 'a number for each seed', seeds=4, **more)
+
+def draw(seed): return dict(value=random.Random(seed).random())
+def brightness(seed, data): return dict(value=float(data.x[seed].float().mean()))
 
 class Meanwhile(threading.Thread):
     "A call in a thread of its own; `join` gives what it raised"
@@ -98,9 +108,13 @@ def test_warm_runs_go_on_whoever_takes_the_next_step(long, tmp_path, one_round, 
     assert go(tmp_path, [LONG, WARM], ['margin'], executor='threads', workers=1) == 0
     assert_same(tmp_path, long)
 
-def test_deadline(whole, tmp_path, one_round):
-    assert go(tmp_path, executor='threads', deadline=1e-6) > 0
-    assert go(tmp_path, executor='threads') == 0
+@pytest.mark.parametrize('where', [dict(executor='threads'), dict(workers=1), dict(workers=2)])
+def test_a_deadline_that_is_over_at_once(where, whole, tmp_path):
+    "Each call goes further by at least a round, whoever does it"
+    assert go(tmp_path, deadline=1e-6, **where) > 0
+    assert 1 <= (first := rounds(tmp_path)) < 18
+    assert go(tmp_path, deadline=1e-6, **where) > 0 and rounds(tmp_path) > first
+    assert go(tmp_path, **where) == 0
     assert_same(tmp_path, whole)
 
 def test_ctrl_c(whole, tmp_path, one_round, monkeypatch):
@@ -123,16 +137,67 @@ def test_what_is_begun_here_is_finished_there(long, tmp_path, one_round):
     assert go(tmp_path, [LONG, WARM], ['margin'], executor='threads') == 0
     assert_same(tmp_path, long)
 
-def test_two_at_once_on_one_folder(whole, tmp_path, one_round):
-    both = [Meanwhile(go, tmp_path, executor='threads'), Meanwhile(go, tmp_path, workers=2)]
-    assert [x.outcome() for x in both] == [None, None]
-    assert_same(tmp_path, whole)
+def test_two_at_once_on_one_folder(long, tmp_path, one_round):
+    "The second one is refused, whatever it would do there; the first goes on, and readers read"
+    first = Meanwhile(go, tmp_path, [LONG, WARM], ['margin'], executor='threads')
+    until(lambda: rounds(tmp_path) >= 2, 'two rounds')
+    for second in (dict(workers=2), dict(executor='threads'), dict(workers=1)):
+        with pytest.raises(InUse, match=f'process {os.getpid()} on ') as e: go(tmp_path, **second)
+        assert str(tmp_path) in str(e.value) and 'choose another --out' in str(e.value)
+    with pytest.raises(InUse): run_study(toy_study(), tmp_path, progress=False)
+    with pytest.raises(InUse): merge([long], tmp_path)
+    assert rounds(tmp_path) > 0 and (tmp_path/LOCK).exists() and first.is_alive()
+    assert first.outcome() is None
+    assert_same(tmp_path, long)
+    assert not (tmp_path/LOCK).exists()
+
+def test_nothing_to_do_asks_for_no_lock(whole):
+    with OneWriter(whole) as other:
+        other.take()
+        assert go(whole, workers=1) == 0
 
 def test_a_strategy_that_cannot_run(tmp_path, fragile):
     says = 'fragile of dal-q5-digits-smoke, seed 0, round 1: round 1 is too much'
     with pytest.raises(CannotRun, match=says) as e:
         go(tmp_path, specs=['fragile', 'margin'], seeds=1, executor='threads')
     assert e.value.left == 2 and {k[1]: len(r['rounds']) for k,r in told(tmp_path).items()} == dict(fragile=1, margin=3)
+
+
+# ---------------------------------------------------------------- studies
+
+def values(out):
+    found, damaged = study_records(out)
+    assert not damaged
+    return {(r['study'], r['data']['fingerprint'], r['seed']): r['values'] for r in found}
+
+@pytest.mark.parametrize('f, data', [('draw', None), ('brightness', 'digits')])
+def test_a_study(f, data, tmp_path):
+    study = toy_study(f, data=data)
+    assert run_study(study, tmp_path/'here', workers=1, progress=False) == 0
+    assert run_study(study, tmp_path/'there', executor='threads', progress=False) == 0
+    with ThreadPoolExecutor(3) as mine: assert run_study(study, tmp_path/'mine', executor=mine, progress=False) == 0
+    assert len(values(tmp_path/'here')) == 4
+    assert values(tmp_path/'here') == values(tmp_path/'there') == values(tmp_path/'mine')
+
+@pytest.mark.parametrize('where', [dict(executor='threads', workers=1), dict(workers=1), dict(workers=2)])
+def test_a_study_whose_deadline_is_over_at_once(where, tmp_path):
+    left = run_study(toy_study(), tmp_path, deadline=1e-9, progress=False, **where)
+    assert left == 4 - where['workers'] # one for each worker
+    assert run_study(toy_study(), tmp_path, progress=False, **where) == 0
+
+def test_a_study_with_other_data_or_code(tmp_path):
+    job = toy_study('brightness', data='digits'), 'quick', 0, 'digits', None, 'cpu'
+    with pytest.raises(steps.WrongWorker, match='with fingerprint .*copy the same files'):
+        attempt_afar(al_repro.__version__, '0123456789ab', *job)
+    with pytest.raises(steps.WrongWorker, match='other code .* 0.0 there.*install the same version'):
+        attempt_afar('0.0', load('digits').fingerprint, *job)
+
+def test_a_study_that_ends_its_executor(tmp_path):
+    def gone(*_): raise OSError('no such disk')
+    with ThreadPoolExecutor(1) as mine:
+        mine.submit = gone
+        with pytest.raises(OSError): run_study(toy_study(), tmp_path, executor=mine, progress=False)
+    assert not (tmp_path/LOCK).exists()
 
 
 # ---------------------------------------------------------------- who may not
@@ -209,6 +274,16 @@ def workers_run(cluster, f, *args):
 def test_cluster(cluster, whole, tmp_path, one_round):
     assert go(tmp_path, executor=address(cluster)) == 0
     assert_same(tmp_path, whole)
+
+def test_study_on_a_cluster(cluster, tmp_path):
+    what = dict(study='rankings', seeds=2, scale='smoke', data='digits', progress=False)
+    assert run_study(out=tmp_path/'here', workers=1, **what) == 0
+    assert run_study(out=tmp_path/'there', executor=address(cluster), **what) == 0
+    assert len(values(tmp_path/'here')) == 2 and values(tmp_path/'here') == values(tmp_path/'there')
+
+def test_workers_of_a_cluster(cluster):
+    "What a dry run counts; some may be promised before they are there"
+    assert side_by_side('cpu', None, address(cluster)) == 2 and side_by_side('cpu', 64, address(cluster)) == 64
 
 def test_pretext_features_in_two_caches(cluster, tmp_path, monkeypatch, one_round):
     monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'own'))

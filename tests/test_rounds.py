@@ -11,10 +11,13 @@ def play(name, first=(), rounds=CYCLES, **how): # picks and logged cycles of eac
     a = sample_arrays()
     s, labelled, picks, cycles = build(f'{name}({OPTIONS[name]})'), list(first), [], []
     for r in range(rounds):
-        q = Query.from_arrays(features=a['features'], losses=a['losses'], probs=a['probs'], labelled=labelled, round=r, seed=[1, r], **how)
+        given = {k: a[k] for k in ('features', 'losses', 'probs')}
+        q = Query.from_arrays(**given, labelled=labelled, round=r, seed=[1, r], **how)
         ids = s(q, K)
         labelled += ids.tolist()
-        picks.append(ids); cycles.append(q.batches(K) if len(labelled) == K else next((e['cycle'] for e in q.log if 'cycle' in e), None))
+        picks.append(ids)
+        logged = next((e['cycle'] for e in q.log if 'cycle' in e), None)
+        cycles.append(q.batches(K) if len(labelled) == K else logged)
     assert len(set(labelled)) == len(labelled)
     return picks, cycles
 

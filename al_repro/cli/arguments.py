@@ -25,7 +25,8 @@ EXAMPLES = dict(
   al_repro reproduce dal --deadline 3600                    an hour now, the rest with the same command later''',
     study='''al_repro study density                   synthetic points: minutes
   al_repro study rankings --root ~/data    MNIST after the first round
-  al_repro study density --seeds 20:30     ten more seeds, on another machine''',
+  al_repro study density --seeds 20:30     ten more seeds, on another machine
+  al_repro study rankings --executor dask://10.0.0.1:8786    on the workers of a Dask cluster''',
     merge='''al_repro merge first second --out all''',
     report='''al_repro report al_repro_runs
   al_repro report results/dal-q100-mnist-quick --out page''',
@@ -104,6 +105,8 @@ def _study_arguments(arg):
     arg('--seeds', type=some_seeds, metavar='N', help="how many, or 5:10 for seeds 5 to 9 (default: the study's)")
     arg('--workers', type=above_zero(int), metavar='N', help='processes on a CPU (default: one for each core)')
     arg('--device', default='cpu', choices=['cpu', 'cuda', 'auto'], help='default: cpu')
+    arg('--executor', metavar='WHERE',
+        help='processes (default), threads, or dask://HOST:PORT, with --workers seeds at once')
     arg('--deadline', type=above_zero(float), metavar='SECONDS', help='begin no further seed after this time')
     arg('--out', default='al_repro_runs', metavar='DIR', help='folder of records (default: al_repro_runs)')
     arg('--quiet', action='store_true', help='no progress bar')

@@ -14,8 +14,9 @@ from .files import read_array, read_ids, read_labels
 # %% ../../nbs/cli/10_select.ipynb #053cff7d
 def in_flags(e, a, files): # text
     "What a query says, with the flags of `select`: of what is missing, or with the files that it speaks of."
-    from al_repro.query.query import MissingInput
+    from al_repro.query.query import ARRAYS, MissingInput
     name = getattr(e, 'argument', None)
+    if name in ARRAYS and name not in files: return f"{a.strategy} needs an array that is missing; give --{name} FILE"
     if isinstance(e, MissingInput):
         if hasattr(a, name or ''): return f"{e.fault}; give --{name} FILE"
         return f"{e.fault}; no file can hold it: use Query.from_arrays in Python, or choose another strategy"

@@ -9,7 +9,8 @@ __all__ = ['Found', 'find_all', 'one_experiment', 'other_parts', 'same_record', 
 from dataclasses import dataclass
 from pathlib import Path
 from ..checks import need
-from ..data.files import whole
+from ..data.files import whole, writable
+from .lock import OneWriter
 from .records import REMEDY_OUT, read_json, same_run
 from .study import read_study
 
@@ -99,7 +100,9 @@ def merge(
     folders, # of records
     out, # folder to copy to; what it holds already is compared like the rest
 ): # how many records it holds now, the damaged files that were left out
-    "Copy the records of some folders into one; `ValueError` if they do not belong together, and nothing is written."
+    """Copy the records of some folders into one.
+
+    `ValueError` if they do not belong together, `InUse` if another process writes to `out`; then nothing is written."""
     sources = [*folders, *([out] if Path(out).is_dir() else [])]
     read = [find_all(f) for f in sources]
     found, damaged = [x for more, _ in read for x in more], [f for _, bad in read for f in bad]
@@ -107,5 +110,8 @@ def merge(
     if not found: raise FileNotFoundError(f"no records in {names}; pass the --out folders of runs")
     one_experiment(found)
     chosen = each_once(found)
-    for x in chosen: copy_record(x.path, Path(out).joinpath(*x.place))
+    writable(out, 'make room or choose another --out')
+    with OneWriter(out) as lock:
+        lock.take()
+        for x in chosen: copy_record(x.path, Path(out).joinpath(*x.place))
     return len(chosen), damaged

@@ -20,6 +20,7 @@ from ..query.spec import Spec, build, known
 from .executors import check_executor, opened, run_on
 from .jobs import CannotRun, in_parts, seeds_of, todo
 from .local import Ground, run_here, run_processes
+from .lock import OneWriter
 from .records import refuse_strangers
 from .starts import assets_of, made, rows_in_play
 from .workers import usable_cores
@@ -120,13 +121,14 @@ def do_jobs(jobs, ground, data, workers, executor, bar): # a list of `Failure`s
     return run_processes(jobs, ground, min(cores, len(jobs)), bar)
 
 # %% ../../nbs/runs/12_runner.ipynb #91ffa6fc
-def run_together(protocols, specs, seeds, ground, data, workers, executor, progress): # failures, rounds still missing
-    "What is missing of protocols with the same data on the same device."
+def run_together(protocols, specs, seeds, ground, data, lock, workers, executor, progress): # failures, rounds missing
+    "What is missing of protocols with the same data on the same device; `lock`: a `OneWriter`."
     from tqdm.auto import tqdm
     asked = protocols, specs, seeds, Path(ground.out), data, ground.device
     jobs, n = todo(*asked)
     if not jobs: return [], 0
     writable(ground.out, 'make room or choose another --out')
+    lock.take()
     for p in dict.fromkeys(j.protocol for j in jobs): train_assets(p, data, progress)
     with tqdm(total=n, unit='round', desc=protocols[0].data, disable=not progress, smoothing=.05) as bar:
         failed = do_jobs(jobs, ground, data, workers, executor, bar)
@@ -148,18 +150,19 @@ def run(
 ): # rounds still missing
     """Do what is missing of the protocols' runs.
 
-    `ValueError` for a folder that holds something else, or sizes that cannot work; `CannotRun` at the end if a
-    strategy could not; `RuntimeError` if workers are lost, or are not the right ones."""
+    `ValueError` for a folder that holds something else, or sizes that cannot work; `InUse` if another process writes
+    to it; `CannotRun` at the end if a strategy could not; `RuntimeError` if workers are lost, or not the right ones."""
     check_call(protocols, seeds, workers, deadline)
     protocols, specs, executor = once(list(protocols)), as_specs(specs), check_executor(executor)
     out, end = Path(out).expanduser(), deadline and time.time() + deadline
     left, failed = 0, []
-    for ps, device in placed(protocols, device):
-        source = ps[0].data, root, ps[0].size
-        data = load(*source).to(device) # where a pretext task, too, is to be trained
-        check_all(ps, specs, data, out)
-        ground = Ground(source, data.fingerprint, device, str(out), end, deterministic and device != 'cpu')
-        more, missing = run_together(ps, specs, seeds, ground, data, workers, executor, progress)
-        failed, left = failed + more, left + missing
+    with OneWriter(out) as lock:
+        for ps, device in placed(protocols, device):
+            source = ps[0].data, root, ps[0].size
+            data = load(*source).to(device) # where a pretext task, too, is to be trained
+            check_all(ps, specs, data, out)
+            ground = Ground(source, data.fingerprint, device, str(out), end, deterministic and device != 'cpu')
+            more, missing = run_together(ps, specs, seeds, ground, data, lock, workers, executor, progress)
+            failed, left = failed + more, left + missing
     if failed: raise CannotRun(failed, left)
     return left

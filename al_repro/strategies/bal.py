@@ -123,7 +123,7 @@ def _by_centers(query, ids, by, clusters, seed, n_init): # (n,) as for `sorted_i
     clusters = query.n_classes if clusters is None else clusters
     unknown = 'clusters=None stands for the number of classes, which this query does not know'
     remedy = 'choose the option clusters, or give probs, mc or n_classes'
-    need(clusters is not None, f"{unknown}; {remedy}", 'clusters')
+    need(clusters is not None, f"{unknown}; {remedy}", 'probs')
     near, second = center_distances(query.rows('features', ids), clusters, seed, n_init).T
     return second - near if by == 'cdd' else -near
 
