@@ -110,7 +110,9 @@ def one_round(net, recipe, norm, seed, round, data, ids):
         for rows in ids[torch.randperm(len(ids), generator=shuffle)].split(recipe.batch):
             x = normalise(view(data.x[rows].float()/255, recipe.augment, views), norm)
             loss = F.cross_entropy(net(x), data.y[rows])
-            opt.zero_grad(); loss.backward(); opt.step()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
             losses.append(loss.item())
         schedule.step()
     return losses
@@ -161,7 +163,9 @@ def plain_pretext(net, p, norm, data):
     for _ in range(p.epochs):
         for rows in torch.randperm(len(images), generator=order).tensor_split(len(images)//p.batch):
             loss = sum(l.mean() for l in four_losses(net, view(images[rows], p.augment, views), norm, views))/4
-            opt.zero_grad(); loss.backward(); opt.step()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
         schedule.step()
     g, losses = learned.rng(p, 'losses'), torch.empty(len(images)).double()
     with torch.no_grad():

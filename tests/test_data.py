@@ -176,10 +176,12 @@ def test_grey_or_colour(tmp_path):
 
 def test_turned_and_transparent(tmp_path):
     a = pixels(8, 6, 3)
-    exif = Image.Exif(); exif[0x0112] = 6 # the camera was turned: rotate by 90 degrees to see it upright
+    exif = Image.Exif()
+    exif[0x0112] = 6 # the camera was turned: rotate by 90 degrees to see it upright
     path = save(tmp_path/'t.png', a, exif=exif)
     assert (read_pixels(path, 'RGB')[0].permute(1, 2, 0).numpy() == np.rot90(a, -1)).all()
-    clear = np.zeros((4, 4, 4), np.uint8); clear[0, 0] = (10, 20, 30, 255)
+    clear = np.zeros((4, 4, 4), np.uint8)
+    clear[0, 0] = (10, 20, 30, 255)
     x = read_pixels(save(tmp_path/'c.png', clear), 'RGB')[0]
     assert x[:, 0, 0].tolist() == [10, 20, 30] and x[:, 1, 1].tolist() == [255]*3
     grey = save(tmp_path/'la.png', np.dstack([clear[..., 0], clear[..., 3]]))

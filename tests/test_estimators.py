@@ -102,7 +102,7 @@ def test_outputs(name, data):
 def test_same_seed_same_model_alone_or_in_a_group(name, data):
     ids = sets(data, 2)
     both = fit(recipe(name), data, ids, [0, 1])
-    random.seed(1); np.random.seed(1); torch.manual_seed(1) # whatever else has happened
+    for seeded in (random.seed, np.random.seed, torch.manual_seed): seeded(1) # whatever else has happened
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     one = fit(recipe(name), data, ids[1:], [1])
     assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
@@ -158,7 +158,8 @@ def test_warm_runs_resume_and_replay(name, data, tmp_path):
     cold, warm = ([r['test_log_loss'] for r in one['rounds'][:2]] for one in (cold, full))
     assert cold[0] == warm[0] and cold[1] != warm[1]
     for cut in range(p.rounds + 1):
-        f = path_of(tmp_path/f'{cut}', p, spec, 0, full['identity']); f.parent.mkdir(parents=True)
+        f = path_of(tmp_path/f'{cut}', p, spec, 0, full['identity'])
+        f.parent.mkdir(parents=True)
         write_json(f, full | dict(rounds=full['rounds'][:cut], done=False))
         assert same_run(run_group(p, spec, [0], data, tmp_path/f'{cut}')[0], full)
     assert [x['test_log_loss'] for x in replay(full, p.recipe, data)] == [x['test_log_loss'] for x in full['rounds']]

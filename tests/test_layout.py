@@ -35,7 +35,7 @@ def test_nothing_imports_itself_on_a_way_round():
 # ---------------------------------------------------------------- what a person can read
 
 WIDE, LONG, COMPLEX = 120, 300, 10
-DEBT = dict(wide=433, share=.082, long=5, tangled=12, nested=0) # older than the checks: may fall, never rise
+DEBT = dict(wide=302, share=.082, long=5, tangled=12, nested=0) # older than the checks: may fall, never rise
 
 def code_files(): return [*MODULES.values(), *(ROOT/'tests').glob('*.py'), *(ROOT/'tools').glob('*.py')]
 
@@ -50,6 +50,11 @@ def test_lines_are_short():
     lines = ((p, i, l) for p in code_files() for i, l in written_lines(p))
     wide = [f'{p.relative_to(ROOT)}:{i}: {len(l)}' for p, i, l in lines if len(l) > WIDE]
     assert len(wide) <= DEBT['wide'], f'{len(wide)} lines are longer than {WIDE}: ' + ', '.join(wide)
+
+def test_lines_of_tests_and_tools_are_short():
+    files = [*(ROOT/'tests').glob('*.py'), *(ROOT/'tools').glob('*.py')]
+    lines = ((p, i, l) for p in files for i, l in enumerate(p.read_text(encoding='utf-8').splitlines(), 1))
+    assert not [f'{p.name}:{i}: {len(l)}' for p, i, l in lines if len(l) > WIDE]
 
 def test_most_lines_are_shorter():
     lines = [l for p in MODULES.values() for _, l in written_lines(p)]

@@ -44,18 +44,21 @@ def forget(): Path('/proc/self/clear_refs').write_text('5')
 def give_back():
     "Let freed memory go back to the system at once, so that the resident memory is what is held"
     libc = ctypes.CDLL(None)
-    libc.mallopt(-3, 2**16); libc.mallopt(-1, 2**16) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    libc.mallopt(-3, 2**16) # M_MMAP_THRESHOLD
+    libc.mallopt(-1, 2**16) # M_TRIM_THRESHOLD
 
 def rises(n, k, d): # (name, bytes, seconds) of each strategy, of everything that is not numpy's too
     import torch
     from al_repro.query.query import Query
     from al_repro.query.spec import build
-    torch.set_num_threads(1); give_back()
+    torch.set_num_threads(1)
+    give_back()
     small, a = arrays(200, d), arrays(n, d)
     for spec in specs(): build(spec)(Query.from_arrays(**small), 20) # what is imported or compiled stays
     for spec in specs():
         q, s = Query.from_arrays(**a), build(spec)
-        gc.collect(); forget()
+        gc.collect()
+        forget()
         before, began = resident(), time.perf_counter()
         assert len(set(s(q, k))) == k
         yield spec, resident(peak=True) - before, time.perf_counter() - began
@@ -68,8 +71,11 @@ def cut_down(share):
 
 def peak_of(f): # bytes
     "The most that numpy holds while `f` runs"
-    gc.collect(); tracemalloc.start()
-    try: f(); return tracemalloc.get_traced_memory()[1]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        f()
+        return tracemalloc.get_traced_memory()[1]
     finally: tracemalloc.stop()
 
 needs_linux = pytest.mark.skipif(not os.access('/proc/self/clear_refs', os.W_OK),

@@ -76,7 +76,9 @@ def test_pal(side):
 def test_deepfool(name, side, monkeypatch):
     "The rows of a step are as many as fit together with the maps that the gradient needs"
     model, seen = Member(group(name, side, 1)), []
-    def step(model, rows, s, i, *_): seen.append(len(i)); return i
+    def step(model, rows, s, i, *_):
+        seen.append(len(i))
+        return i
     monkeypatch.setattr(dfal, '_step', step)
     state = dfal.Fooled(*[None]*5, torch.empty(1024, 3, side, side, device='meta'))
     assert len(dfal._advance(model, None, state, np.arange(1024), .02, None)) == 1024
@@ -95,7 +97,8 @@ def test_parts_are_halved_when_memory_runs_out(monkeypatch):
     x = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     ids, y = np.arange(100)[None].repeat(2, 0), torch.arange(100) % 10
     def results():
-        hits = val_hits(net.train(), x, y, torch.as_tensor(ids)); net.eval()
+        hits = val_hits(net.train(), x, y, torch.as_tensor(ids))
+        net.eval()
         scores = evaluate(Fitted(net, Recipe('mlp'), [0, 1], 0), x, y)
         passed = forward_pass(net, x, ids)['logits'], mc_pass(net, x, ids, 3, generators(2))
         return [*passed, hits, [s['test_log_loss'] for s in scores]]
@@ -183,7 +186,9 @@ def test_what_is_trained_on_is_fetched_where_it_does_not_fit(spec, monkeypatch):
     arrays = dict(x=x, embeds=embeds, labelled=np.arange(40), labels=np.arange(40) % 10, n_classes=10)
     def picks(): return build(spec).many([Query.from_arrays(**arrays, seed=s) for s in (0, 1)], 9)
     want, made, fetch = picks(), [], memory.Fetched.__getitem__
-    def watched(self, key): made.append(fetch(self, key)); return made[-1]
+    def watched(self, key):
+        made.append(fetch(self, key))
+        return made[-1]
     monkeypatch.setattr(memory.Fetched, '__getitem__', watched)
     monkeypatch.setattr(memory, 'LIMIT', 1)
     assert [i.tolist() for i in picks()] == [i.tolist() for i in want]

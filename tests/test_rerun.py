@@ -11,7 +11,8 @@ from al_repro.runs.runner import run
 
 HERE = Path(__file__).resolve().parent
 spec = importlib.util.spec_from_file_location('rerun_tool', HERE.parent/'tools'/'rerun.py')
-tool = importlib.util.module_from_spec(spec); spec.loader.exec_module(tool)
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
 SMOKE = protocols('dal', 'digits', 'smoke')[0]
 
 @pytest.fixture

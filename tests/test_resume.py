@@ -105,7 +105,9 @@ def killed_writing(out, rng, where):
     def die(): os.killpg(0, signal.SIGKILL)
     def new_fsync(fd):
         count[0] += 1
-        if where == 'half' and count[0] == n: os.ftruncate(fd, os.fstat(fd).st_size//2); die()
+        if where == 'half' and count[0] == n:
+            os.ftruncate(fd, os.fstat(fd).st_size//2)
+            die()
         fsync(fd)
     def new_replace(a, b):
         if where == 'before' and count[0] == n: die()
@@ -145,7 +147,7 @@ def driver(out):
             except OSError: pass
 
 def play(rng, killed, idle, shared):
-    "A sweep killed ten times; one killed while a worker had nothing left to do; two at once on one folder"
+    "A sweep killed ten times; one killed while a worker had nothing left to do; two that begin at once"
     orphaned(killed, rng, lambda out: done(out) > 0)
     kinds = [killed_anywhere]*6 + [lambda *a, w=w: killed_writing(*a, w) for w in ('half', 'before', 'after')]
     rng.shuffle(kinds)
@@ -153,14 +155,17 @@ def play(rng, killed, idle, shared):
     assert not finished(killed) >= {('margin', 1), (DAL, 1)}
     assert ended(forked(sweep, killed)) == 0
     for _ in range(5): # the moment is short: the other worker may come too late for it
-        shutil.rmtree(idle, ignore_errors=True); shutil.copytree(killed, idle)
+        shutil.rmtree(idle, ignore_errors=True)
+        shutil.copytree(killed, idle)
         cut(idle)
         orphaned(idle, rng, lambda out: len(finished(out)) >= 3)
         if len(finished(idle)) == 3 and (DAL, 1) not in finished(idle): break
     assert len(finished(idle)) == 3 and (DAL, 1) not in finished(idle)
     assert ended(forked(sweep, idle)) == 0
     both = [forked(margin, shared) for _ in range(2)]
-    assert [ended(pid) for pid in both] == [0, 0]
+    first, second = sorted(ended(pid) for pid in both)
+    assert first == 0 and second in (0, 1) # refused, unless it came when all was done
+    assert not list(shared.glob('.*')) and ended(forked(margin, shared)) == 0
     print('as planned')
 
 
@@ -221,7 +226,9 @@ class Half:
     def __init__(self, f): self.f = f
     def __enter__(self): return self
     def __exit__(self, *_): self.f.close()
-    def write(self, text): self.f.write(text[:len(text)//2]); raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def write(self, text):
+        self.f.write(text[:len(text)//2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 def failing(monkeypatch, where, error, n=3):
     "The n-th write of a record fails"

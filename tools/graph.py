@@ -59,7 +59,9 @@ def lines_of(names, width=70):
     for group, own in groups.items():
         text, head = '', f'{group.split(".")[-1]}: ' if group.count('.') else ''
         for n in own:
-            if len(head + text + n) > width: yield head + text; text = ''
+            if len(head + text + n) > width:
+                yield head + text
+                text = ''
             text += n + '   '
         yield head + text
 
@@ -88,7 +90,8 @@ def draw():
         bend, colour = (-.55, '#33669988') if a > b else (.55, '#cc3333')
         look = dict(arrowstyle='-|>', mutation_scale=9, linewidth=.4 + .12*n, color=colour)
         ax.add_patch(FancyArrowPatch((7.6, middle[a]), (7.6, middle[b]), connectionstyle=f'arc3,rad={bend}', **look))
-    ax.set(xlim=(0, 11), ylim=(0, y)); ax.axis('off')
+    ax.set(xlim=(0, 11), ylim=(0, y))
+    ax.axis('off')
     fig.savefig(PICTURE, metadata=dict(Date=None), bbox_inches='tight')
     return PICTURE
 

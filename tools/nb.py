@@ -77,7 +77,8 @@ def run_nb(path, flags=''):
     from fastcore.xtras import str2bool
     nb, (cells, front) = read_nb(path), processed(path)
     if str2bool(front.get('skip_exec', False)):
-        print(f'{rel(path)}: skip_exec, not run'); return True
+        print(f'{rel(path)}: skip_exec, not run')
+        return True
     skip, start = set(config().tst_flags.split()) - set(flags.split()), time.time()
     os.environ['IN_TEST'] = '1'
     sys.path.insert(0, str(ROOT))
