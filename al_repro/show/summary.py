@@ -263,6 +263,7 @@ def report_on(
         _title(records), helper_table(records))
     lines = left_out_lines(records, damaged)
     if lines: print('left out of every comparison', *lines, '', sep='\n')
-    where = f'figures (PNG and SVG) in {path.parent/"figures"}', f'report: {path}'
+    figures = path.parent/'figures'
+    drawn = [f'figures (PNG and SVG) in {figures}']*figures.exists()
     said = [f'{k} is {v}' for k, v in names.items()] + notes
-    print(*said, f'{len(records)} run records in {folder}', *where, sep='\n')
+    print(*said, f'{len(records)} run records in {folder}', *drawn, f'report: {path}', sep='\n')
