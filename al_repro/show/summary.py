@@ -127,6 +127,7 @@ def facts_of(records, damaged, tail='', paths={}): # dict for `write_report`
     if damaged: facts['damaged records'] = [f.name for f in damaged]
     return facts
 
+# %% ../../nbs/show/14_summary.ipynb #5c0f71ae
 def _source(records, r): # dict(name, rows) for `write_report`
     "The protocol of a record in three columns."
     p, n = from_json(r['protocol']), r['data']['n']
