@@ -115,15 +115,18 @@ def how_many(n, what): # text
     "So many things, one of them without an s."
     return f'{n} {what}' + 's' * (n not in (1, '1'))
 
+def _span(low, high): # text
+    return f'{low}' if low == high else f'{low} to {high}'
+
 def _ran(key, g): # text
     "What ran of one protocol: strategies, seeds, labels."
     protocol, data, scale = key
     done = g[g.done.astype(bool) & ~g.stale.astype(bool)]
     seeds = (done if len(done) else g).groupby('strategy').seed.nunique()
-    low, high = seeds.min(), seeds.max()
-    span = f'{low}' if low == high else f'{low} to {high}'
+    many = how_many(_span(seeds.min(), seeds.max()), 'seed')
+    labels = _span(g.labelled.min(), g.labelled.max())
     return (f'{protocol} on {data} at scale {scale} ({", ".join(by_use(seeds.index))}; '
-            f'{how_many(span, "seed")}; {g.labelled.min()} to {g.labelled.max()} labels)')
+            f'{many}; {labels} labels)')
 
 def _time_spent(table): # text
     "Minutes of all runs, and where."

@@ -127,6 +127,7 @@ def facts_of(records, damaged, tail='', paths={}): # dict for `write_report`
     if damaged: facts['damaged records'] = [f.name for f in damaged]
     return facts
 
+# %% ../../nbs/show/14_summary.ipynb #5c0f71ae
 def _source(records, r): # dict(name, rows) for `write_report`
     "The protocol of a record in three columns."
     p, n = from_json(r['protocol']), r['data']['n']
@@ -263,6 +264,7 @@ def report_on(
         _title(records), helper_table(records))
     lines = left_out_lines(records, damaged)
     if lines: print('left out of every comparison', *lines, '', sep='\n')
-    where = f'figures (PNG and SVG) in {path.parent/"figures"}', f'report: {path}'
+    figures = path.parent/'figures'
+    drawn = [f'figures (PNG and SVG) in {figures}']*figures.exists()
     said = [f'{k} is {v}' for k, v in names.items()] + notes
-    print(*said, f'{len(records)} run records in {folder}', *where, sep='\n')
+    print(*said, f'{len(records)} run records in {folder}', *drawn, f'report: {path}', sep='\n')
