@@ -31,7 +31,8 @@ class MissingInput(BadArgument):
 
 class Arrays:
     "A source of rows backed by arrays of the whole data set, each (n, ...) indexed by row id."
-    def __init__(self, **arrays): self.arrays = {k: np.asarray(v) for k,v in arrays.items() if v is not None}
+    def __init__(self, **arrays):
+        self.arrays = {k: np.asarray(v) for k,v in arrays.items() if v is not None}
     def has(self, name): return name.partition(':')[0] in self.arrays
     def rows(self, name, ids): return self.arrays[name.partition(':')[0]][ids] # as many samples as were given
 
@@ -51,11 +52,11 @@ class Views:
     "The arrays of a query: rows of its source for the unlabelled ids and for the labelled ones."
     def rows(self, name, ids): # (len(ids), ...)
         "Rows of one output by id; `MissingInput` if this query does not hold it."
-        if not self.source.has(name):
-            kind = name.partition(':')[0]
-            remedy = f'give {kind}= to Query.from_arrays' if kind in ARRAYS else 'only a trained model gives it'
-            raise MissingInput(f"this query holds no {kind!r}", kind, f'{remedy}, or choose a strategy that does not need it')
-        return self.source.rows(name, ids)
+        if self.source.has(name): return self.source.rows(name, ids)
+        kind = name.partition(':')[0]
+        remedy = f'give {kind}= to Query.from_arrays' if kind in ARRAYS else 'only a trained model gives it'
+        remedy += ', or choose a strategy that does not need it'
+        raise MissingInput(f"this query holds no {kind!r}", kind, remedy)
 
     probs = property(lambda self: self.rows('probs', self.unlabelled)) # (u,c)
     logits = property(lambda self: self.rows('logits', self.unlabelled)) # (u,c)
@@ -94,7 +95,8 @@ class Rounds:
         """Priorities of row ids among equals, smaller = earlier; they take nothing from `rng`.
 
         Drawn for seed and round, or for all rounds of the run."""
-        own = stream_key(self.run_seed, 'order') if all_run else stream_key(self.run_seed, 'ties', self.round)
+        stream = ('order',) if all_run else ('ties', self.round)
+        own = stream_key(self.run_seed, *stream)
         return tie_priorities(ids, own)
     @property
     def ties(self): # (u,) int64
@@ -141,7 +143,8 @@ class Query(Views, Rounds):
         "Pretend that `ids` are labelled too, without a label (mini-queries)."
         other, ids = copy.copy(self), self.checked(ids)
         other.unlabelled = np.setdiff1d(self.unlabelled, ids)
-        other.labelled, other.pretended = np.append(self.labelled, ids), np.append(self.pretended, ids)
+        other.labelled = np.append(self.labelled, ids)
+        other.pretended = np.append(self.pretended, ids)
         return other
 
 # %% ../../nbs/query/00_query.ipynb #09fdc300

@@ -47,7 +47,8 @@ class Spec:
         "Read `dal(stop=0.95, balanced=true)`; `ValueError` for anything else."
         m = re.fullmatch(r'\s*([A-Za-z][\w-]*)\s*(?:\((.*)\))?\s*', text)
         parts = m and _parts(m[2] or '')
-        if parts is None: raise ValueError(f"strategy {text!r} is not of the form name or name(option=value, ...)")
+        if parts is None:
+            raise ValueError(f"strategy {text!r} is not of the form name or name(option=value, ...)")
         options = {}
         for part in filter(None, parts):
             key, eq, value = part.partition('=')
@@ -97,7 +98,8 @@ def build(
 ): # the strategy, options bound
     "The strategy of a spec; `ValueError` for an unknown name or option, with the nearest suggested."
     spec = Spec.parse(spec) if isinstance(spec, str) else spec
-    if not isinstance(spec, Spec): raise TypeError(f"spec={spec!r}; pass a Spec or a text such as 'dal(stop=0.95)'")
+    if not isinstance(spec, Spec):
+        raise TypeError(f"spec={spec!r}; pass a Spec or a text such as 'dal(stop=0.95)'")
     s, options = _registered(spec.name), dict(spec.options)
     _check_options(options, s, spec.name)
     if not options: return s

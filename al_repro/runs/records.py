@@ -79,7 +79,8 @@ def path_of(out, protocol, spec, seed, ident): # a Path
 
 def rounds_of(record): # a list of id arrays
     "The ids labelled in each round, the initial set first."
-    return [unpack_ids(record['initial'])] + [unpack_ids(r['picks']) for r in record['rounds'] if r['picks']]
+    picks = [unpack_ids(r['picks']) for r in record['rounds'] if r['picks']]
+    return [unpack_ids(record['initial']), *picks]
 
 def read_json(path): # the record, or None for a damaged file
     "Read a record; None if it is cut short, not shaped as a record, or contradicts itself."
@@ -92,7 +93,8 @@ def read_json(path): # the record, or None for a damaged file
 def same_run(a, b): # bool
     "Whether two records tell the same run: everything but seconds and versions."
     def plain(r): return [{k: v for k,v in x.items() if k != 'seconds'} for x in r['rounds']]
-    return all(a[k] == b[k] for k in ('identity', 'seed', 'initial', 'done')) and plain(a) == plain(b)
+    same = all(a[k] == b[k] for k in ('identity', 'seed', 'initial', 'done'))
+    return same and plain(a) == plain(b)
 
 # %% ../../nbs/runs/04_records.ipynb #bf0e614f
 def _other_code(record): # '' if none
@@ -107,7 +109,8 @@ def _other_code(record): # '' if none
 
 def _other_identity(record): # bool
     spec = Spec(record['spec']['name'], tuple(sorted(record['spec']['options'].items())))
-    return record['identity'] != identity(from_json(record['protocol']), spec, record['data']['fingerprint'])
+    now = identity(from_json(record['protocol']), spec, record['data']['fingerprint'])
+    return record['identity'] != now
 
 # %% ../../nbs/runs/04_records.ipynb #f96ba67f
 def _other_protocol(record): # '' if none
@@ -135,8 +138,8 @@ def one_data_set(records, where): # where: to name in the message
         prints.setdefault(key, {})[r['data']['fingerprint']] = r
     for key,p in prints.items():
         if len(p) > 1:
-            fault = f"records of {'-'.join(key)} in {where} come from different data (fingerprints {', '.join(p)})"
-            raise ValueError(f"{fault}; keep one folder for each data set")
+            fault = f"records of {'-'.join(key)} in {where} come from different data"
+            raise ValueError(f"{fault} (fingerprints {', '.join(p)}); keep one folder for each data set")
 
 def _each_once(found, folder): # found: a list of (path, record)
     "`ValueError` if a run is there twice."
@@ -149,8 +152,10 @@ def _each_once(found, folder): # found: a list of (path, record)
 def record_files(folder): # a list of (path, record, or None for a damaged one), sorted by path
     "The records of runs below `folder`; `FileNotFoundError` if there is no such folder."
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}; pass the --out folder of a run")
-    files = sorted(f for f in folder.rglob('*.json') if not f.parent.name.startswith('study-')) # see `studies`
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; pass the --out folder of a run")
+    of_study = lambda f: f.parent.name.startswith('study-') # see `studies`
+    files = sorted(f for f in folder.rglob('*.json') if not of_study(f))
     return [(f, read_json(f)) for f in files]
 
 def load_records(folder): # list of records, list of damaged paths
@@ -193,11 +198,19 @@ def records_in(source): # a list of records
     "The records of a folder, or those given."
     return load_records(source)[0] if isinstance(source, (str, Path)) else source
 
-def _rows(r): # of one record
+def _head(r): # dict: what all rows of a record begin with
     p = r['protocol']
-    head = dict(protocol=p['name'], data=r['data']['name'], scale=p['scale'], strategy=r['label'], seed=r['seed'],
-                query=p['query'], device=r['device'], stale=bool(stale_reason(r)), done=r['done'],
-                begun=r['versions'].get('begun', ''), network=r.get('assets', {}).get('pretext', ''))
+    return dict(protocol=p['name'], data=r['data']['name'], scale=p['scale'],
+                strategy=r['label'], seed=r['seed'])
+
+def _rows(r): # of one record
+    head = _head(r) | dict(
+        query=r['protocol']['query'],
+        device=r['device'],
+        stale=bool(stale_reason(r)),
+        done=r['done'],
+        begun=r['versions'].get('begun', ''),
+        network=r.get('assets', {}).get('pretext', ''))
     for x in r['rounds']:
         numbers = {k: x[k] for k in ('round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss')}
         seconds = {f'seconds_{k}': v for k,v in x['seconds'].items()}
@@ -215,11 +228,11 @@ PICKED = 'protocol data scale strategy seed round id label stale done device'.sp
 
 def _picked(r, y): # of one record: a list of DataFrames
     import pandas as pd
-    p = r['protocol']
-    head = dict(protocol=p['name'], data=r['data']['name'], scale=p['scale'], strategy=r['label'], seed=r['seed'])
+    head = _head(r)
     end = dict(stale=bool(stale_reason(r)), done=r['done'], device=r['device'])
     names, ids = np.asarray(r['data']['classes']), [unpack_ids(x['picks']) for x in r['rounds']]
-    return [pd.DataFrame(head | dict(round=x['round'], id=i, label=names[y[i]]) | end) for x,i in zip(r['rounds'], ids)]
+    def batch(x, i): return pd.DataFrame(head | dict(round=x['round'], id=i, label=names[y[i]]) | end)
+    return [batch(x, i) for x,i in zip(r['rounds'], ids)]
 
 def picks(
     source, # a folder, or a list of records
@@ -237,5 +250,5 @@ def helpers(source): # a pandas DataFrame
     import pandas as pd
     def head(r): return dict(protocol=r['protocol']['name'], strategy=r['label'], seed=r['seed'])
     rounds = [(head(r), x) for r in records_in(source) for x in r['rounds']]
-    rows = [h | dict(round=x['round'], helper=i, **d) for h,x in rounds for i,d in enumerate(x['helpers'])]
-    return pd.DataFrame(rows)
+    def of(h, x): return [h | dict(round=x['round'], helper=i, **d) for i,d in enumerate(x['helpers'])]
+    return pd.DataFrame([row for h,x in rounds for row in of(h, x)])

@@ -59,7 +59,8 @@ def _mip(D, m, k, outliers, delta, time_limit): # 'feasible', 'infeasible', 'tim
     hits = sparse.hstack([near, sparse.identity(len(far))], format='csr')
     centre = np.r_[np.ones(u), np.zeros(len(far))] # 1 for u_i, 0 for o_j
     covered = LinearConstraint(hits, 1, np.inf)
-    few_centres, few_outliers = LinearConstraint(centre[None], 0, k), LinearConstraint(1 - centre[None], 0, outliers)
+    few_centres = LinearConstraint(centre[None], 0, k)
+    few_outliers = LinearConstraint(1 - centre[None], 0, outliers)
     res = milp(centre, integrality=centre, bounds=Bounds(0, np.where(centre, 1, min(outliers, 1))),
                constraints=[covered, few_centres, few_outliers],
                options=dict(time_limit=time_limit, mip_rel_gap=1))

@@ -220,7 +220,8 @@ def pick_parts(
     rotation, certainty = pool_scores(net, queries)
     base, picks = rotation + how.classes*certainty, [np.empty(0, np.int64)]*len(queries)
     for part in np.array_split(np.arange(k), min(how.sub_queries, k)):
-        score = base + tuned_rotation(net, queries, picks, generators, how) if len(picks[0]) else base
+        score = base
+        if len(picks[0]): score = base + tuned_rotation(net, queries, picks, generators, how)
         if not np.isfinite(score).all():
             raise Diverged(f"the scoring network ended in scores that are not numbers; lower lr={how.lr}")
         picks = [_more(q, p, s, len(part)) for q,p,s in zip(queries, picks, score)]

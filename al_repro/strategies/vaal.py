@@ -117,7 +117,8 @@ def vae_step(
     loss, odds, seen = 0, [], []
     for x in pair:
         mu, logvar = nets.encode(x)
-        noise = torch.stack([torch.randn(mu.shape[1:], generator=g) for g in generators]).to(x.device)
+        noise = [torch.randn(mu.shape[1:], generator=g) for g in generators]
+        noise = torch.stack(noise).to(x.device)
         back = nets.decoder(mu + (logvar/2).exp()*noise)
         loss = loss + vae_loss(x, back, mu, logvar, how.beta, how.reduction)
         odds.append(nets.odds(mu))
@@ -148,7 +149,9 @@ def train_vaal(
 ): # `VaalNets`, and for each member dict(steps, error, kl, tell): the last step's
     "Play the game for as many steps as the epochs take, one at least."
     nets = VaalNets(labelled.shape[2], how, generators).to(labelled.device)
-    def adam(*parts): return torch.optim.Adam([p for n in parts for p in n.parameters()], lr=how.lr, fused=True)
+    def adam(*parts):
+        weights = [p for n in parts for p in n.parameters()]
+        return torch.optim.Adam(weights, lr=how.lr, fused=True)
     vae, disc = adam(nets.encoder, nets.decoder), adam(nets.discriminator)
     sources = [(x, endless_batches(x.shape[1], how.batch, generators)) for x in (labelled, unlabelled)]
     rows = torch.arange(len(labelled), device=labelled.device)[:,None]
@@ -159,7 +162,8 @@ def train_vaal(
             error, kl = vae_step(nets, vae, pair, how, generators)
         tell = tell_step(nets, disc, pair)
     last = zip(error.tolist(), kl.tolist(), tell.tolist())
-    return nets.eval(), [dict(steps=steps, error=round(e, 6), kl=round(d, 6), tell=round(t, 6)) for e,d,t in last]
+    def end(e, d, t): return dict(steps=steps, error=round(e, 6), kl=round(d, 6), tell=round(t, 6))
+    return nets.eval(), [end(*o) for o in last]
 
 # %% ../../nbs/strategies/66_vaal.ipynb #20f376dd
 def _images(query, ids): # (len(ids),p) float32
@@ -210,4 +214,5 @@ def vaal(
 ): # (k,) ids for each query
     "Label what a discriminator on the codes of a VAE is surest is unlabelled (Sinha et al., 2019)."
     for q in queries: check_pixels(q)
-    return [q.unlabelled[top_k(s, k, q.ties)] for q,s in zip(queries, unlabelled_odds(queries, how))]
+    odds = unlabelled_odds(queries, how)
+    return [q.unlabelled[top_k(s, k, q.ties)] for q,s in zip(queries, odds)]
