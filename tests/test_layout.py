@@ -35,7 +35,7 @@ def test_nothing_imports_itself_on_a_way_round():
 # ---------------------------------------------------------------- what a person can read
 
 WIDE, LONG, COMPLEX = 120, 300, 10
-DEBT = dict(wide=302, share=.082, long=5, tangled=12, nested=0) # older than the checks: may fall, never rise
+SHARE = .05 # of the package's lines may be longer than 100
 
 def code_files(): return [*MODULES.values(), *(ROOT/'tests').glob('*.py'), *(ROOT/'tools').glob('*.py')]
 
@@ -49,26 +49,21 @@ def written_lines(path):
 def test_lines_are_short():
     lines = ((p, i, l) for p in code_files() for i, l in written_lines(p))
     wide = [f'{p.relative_to(ROOT)}:{i}: {len(l)}' for p, i, l in lines if len(l) > WIDE]
-    assert len(wide) <= DEBT['wide'], f'{len(wide)} lines are longer than {WIDE}: ' + ', '.join(wide)
-
-def test_lines_of_tests_and_tools_are_short():
-    files = [*(ROOT/'tests').glob('*.py'), *(ROOT/'tools').glob('*.py')]
-    lines = ((p, i, l) for p in files for i, l in enumerate(p.read_text(encoding='utf-8').splitlines(), 1))
-    assert not [f'{p.name}:{i}: {len(l)}' for p, i, l in lines if len(l) > WIDE]
+    assert not wide, f'longer than {WIDE}: ' + ', '.join(wide)
 
 def test_most_lines_are_shorter():
     lines = [l for p in MODULES.values() for _, l in written_lines(p)]
-    assert sum(len(l) > 100 for l in lines) <= DEBT['share']*len(lines)
+    assert sum(len(l) > 100 for l in lines) <= SHARE*len(lines)
 
 def test_modules_are_short():
     long = {name: n for name, p in MODULES.items() if (n := len(p.read_text(encoding='utf-8').splitlines())) > LONG}
-    assert len(long) <= DEBT['long'], long
+    assert not long, long
 
 def test_functions_are_simple():
     from radon.complexity import cc_visit
     blocks = ((name, b) for name, p in MODULES.items() for b in cc_visit(p.read_text(encoding='utf-8')))
     tangled = {f'{name}.{b.name}': b.complexity for name, b in blocks if b.complexity > COMPLEX}
-    assert len(tangled) <= DEBT['tangled'], tangled
+    assert not tangled, tangled
 
 def test_no_comprehension_within_a_comprehension_within_a_lambda():
     kinds = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
@@ -77,7 +72,7 @@ def test_no_comprehension_within_a_comprehension_within_a_lambda():
     for name, path in MODULES.items():
         lambdas = [o for o in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if isinstance(o, ast.Lambda)]
         deep += [f'{name}:{o.lineno}' for f in lambdas for o in ast.walk(f) if isinstance(o, kinds) and nested(o)]
-    assert len(deep) <= DEBT['nested'], deep
+    assert not deep, deep
 
 
 # ---------------------------------------------------------------- public names

@@ -174,8 +174,8 @@ class Attempt:
     record:dict = None
     why:str = '' # it was not measured
 
-def attempt_seed(study, scale, seed, data=None, root=None, device='cpu'): # an `Attempt`; arguments as for `measure_seed`
-    "Measure one seed; what goes wrong is told, not raised, unless it would stop the others too."
+def attempt_seed(study, scale, seed, data=None, root=None, device='cpu'): # an `Attempt`
+    "As `measure_seed`: measure one seed; what goes wrong is told, not raised, unless it would stop the others too."
     try: return Attempt(seed, measure_seed(study, scale, seed, None, data, root, device))
     except OSError: raise
     except Exception as e:

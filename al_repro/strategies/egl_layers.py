@@ -218,15 +218,17 @@ def _fault_of_uses(z, seen, names, b): # '' if none
     return ''
 
 # %% ../../nbs/strategies/15_egl_layers.ipynb #235d5442
+def _names(model): # dict: module -> what a message calls it
+    "The modules by the names that a person gave them."
+    return {m: f'{n or "model"!r} ({type(m).__name__})' for n,m in model.named_modules()}
+
 def _plan(model, x): # modules; bytes a row; '' or why not
     "The layers to watch, if all have a form, after a trial on a few rows `x`."
-    own = [m for m in model.modules() if _own(m)]
-    names = {m: f'{n or "model"!r} ({type(m).__name__})' for n,m in model.named_modules()}
-    odd = [m for m in own if not _has_form(m)]
-    if odd: return own, 0, f"layer {names[odd[0]]} is no plain convolution, linear layer or batch normalisation"
+    own, names = [m for m in model.modules() if _own(m)], _names(model)
+    odd = [names[m] for m in own if not _has_form(m)]
+    if odd: return own, 0, f"layer {odd[0]} is no plain convolution, linear layer or batch normalisation"
     z, seen = _forward(model, x, own)
-    fault = _fault_of_calls(own, seen, names) or _fault_of_uses(z, seen, names, len(x))
-    if fault: return own, 0, fault
+    if fault := _fault_of_calls(own, seen, names) or _fault_of_uses(z, seen, names, len(x)): return own, 0, fault
     floats = sum(g.floats for g in _grams(seen, len(x), z.shape[1] - 1))
     return own, floats//len(x)*z.element_size(), ''
 
