@@ -11,7 +11,7 @@ import numpy as np
 from ..data.catalog import load
 from ..models.train import fit
 from ..query.spec import build
-from .jobs import seeds_of, todo
+from .jobs import seeds_of, side_by_side, todo
 from .rounds import Timed, one_thread, play_round
 from .runner import check_dropout, check_sizes, place
 from .starts import assets_of, made, start_pool
@@ -59,8 +59,8 @@ def estimate(
     for p in protocols:
         where, chosen, asked = place(device, p), specs or p.strategies, seeds_of(seeds, p.seeds)
         data = load(p.data, root, p.size).to(where)
-        group = [0] if where == 'cpu' else list(asked)
-        cores = min(workers or usable_cores(), len(asked)*len(chosen)) if where == 'cpu' else 1
+        group = list(asked) if side_by_side(p, where) else [0]
+        cores = min(workers or usable_cores(), len(asked)//len(group)*len(chosen)) if where == 'cpu' else 1
         for spec in chosen:
             jobs, left = todo([p], [spec], asked, out, data, where)
             seconds, why = timed_pilot(p, spec, data, group) if left else (0., '')
