@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ABSENT', 'Problem', 'inverse_curvature', 'dots', 'Steps', 'shortened', 'fit_logistic', 'float_rows', 'LinearHeads',
-           'HeadTraining', 'LinearHead', 'mlp_head']
+           'HeadTraining', 'LinearHead', 'LinearModel', 'model_of', 'mlp_head']
 
 # %% ../../nbs/models/11_heads.ipynb #251f02ea
 import math
@@ -14,7 +14,7 @@ from ..checks import need
 from .contexts import plain_torch
 from .estimators import Estimator, FLOOR
 from .loop import Fitted, run_training
-from .nets import Fold, Linear, Net, Unfold
+from .nets import Fold, Linear, Member, Net, Unfold
 from .train import images, tensor_of
 
 # %% ../../nbs/models/11_heads.ipynb #b56b8af7
@@ -173,6 +173,7 @@ class LinearHeads:
             h = float_rows(x, rows[a:a + part])
             out[:,a:a + part] = self.log_probs(h).cpu().numpy()
         return dict(logits=np.stack([z[place[i]] for z,i in zip(out, ids)]))
+    def as_module(self, i): return LinearModel(self, i)
     def embeds_of(self, x, ids): return float_rows(x, ids).cpu().numpy() # (k,d) float32
 
 # %% ../../nbs/models/11_heads.ipynb #3ae5f1ec
@@ -208,6 +209,24 @@ class LinearHead(Estimator):
         training = HeadTraining(recipe, data)
         log = run_training(training, recipe, train, val, seeds, round, progress)
         return Fitted(training.net, recipe, seeds, round, log)
+
+# %% ../../nbs/models/11_heads.ipynb #c7478f74
+class LinearModel(nn.Module):
+    "One of some `LinearHeads` as a module: rows (b,d), (b,d,1,1) or (b,c,h,w), in float, to (b,classes) logits."
+    def __init__(self, heads, i=0): # which member
+        super().__init__()
+        self.head = nn.Linear(heads.d, heads.n_classes)
+        gone = ~heads.known[i]
+        weight, bias = heads.weight[i].clone(), heads.bias[i].masked_fill(gone, FLOOR)
+        self.head.weight, self.head.bias = (nn.Parameter(v.float()) for v in (weight, bias))
+        self.eval()
+    def body(self, x): return x.flatten(1) # (b,d)
+    def forward(self, x): return self.head(self.body(x))
+
+def model_of(net, i=0): # a `Net`, or what stands in its place; which member
+    "One member as a plain module; `ValueError` for a model of another library."
+    own = getattr(net, 'as_module', None)
+    return own(i) if own else Member(net, i)
 
 # %% ../../nbs/models/11_heads.ipynb #38ad2e48
 def mlp_head(

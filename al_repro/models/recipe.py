@@ -181,6 +181,7 @@ LAST = dict(holdout=0., checkpoint='last', checkpoint_after=0) # nothing held ou
 
 def training_of(r): # in words
     "How long a recipe trains."
+    if r.model == 'linear-head': return f'at most {r.epochs} steps'
     if r.steps: return f'{r.steps} steps'
     return f'{r.epochs} epochs' + f', at least {r.min_steps} steps'*bool(r.min_steps)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from ..checks import need
 from ..models.assets import about, asset_identity, asset_path, content_digest, prepare
-from ..models.nets import Member
+from ..models.heads import model_of
 from ..data.pool import Pool
 from ..query.query import LABEL_FREE, ModelSource, Query
 from ..query.strategy import select_many
@@ -89,7 +89,7 @@ def make_query(pool, outs, data, seed, round, assets=None): # a Query
     The only place where labels are revealed."""
     labels = data.y[torch.as_tensor(pool.labelled, device=data.y.device)].cpu().numpy()
     rng = np_rng(seed, 'select', round) if outs else np_rng(seed, 'initial')
-    model = outs and (lambda: Member(outs.group.fitted.net, outs.member))
+    model = outs and (lambda: model_of(outs.group.fitted.net, outs.member))
     source = ModelSource(outs, data.x, assets)
     return Query(source, pool.unlabelled, pool.labelled, labels, data.n_classes, rng, round, pool.rounds[1:],
                  model=model, device=data.x.device, run_seed=seed)
