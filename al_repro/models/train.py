@@ -29,13 +29,13 @@ def images(
 
 # %% ../../nbs/models/10_train.ipynb #d0a7e350
 def tensor_of(
-    x, # images, or anything with `embeds`: `Documents`, features
-): # (n,c,h,w) as it is; of (n,d) embeddings (n,d,1,1), not copied
+    x, # images; or what has a `tensor` or `embeds` (n,d): features, `Documents`
+): # (n,c,h,w), or (n,d,1,1); nothing is copied
     "The rows of a data set as one tensor."
     if isinstance(x, torch.Tensor): return x
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # a memory map cannot be written to
-        rows = torch.as_tensor(x.embeds)
+        rows = x.tensor if hasattr(x, 'tensor') else torch.as_tensor(x.embeds)
     return rows[..., None, None]
 
 # %% ../../nbs/models/10_train.ipynb #4bc49c76

@@ -30,5 +30,6 @@ def counting(records): # those that count
 def at_home(): return tuple(p for name in JUDGED for data in DATA for p in protocols(name, data, 'paper'))
 
 PAPER = register(Paper(
-    'features', 'Frozen features', 2026, "Our own question: which rows to label where the features come from a frozen network",
+    'features', 'Frozen features', 2026,
+    'Our own question: which rows to label where the features come from a frozen network',
     EXPERIMENTS, FEATURES_CLAIMS, counted=counting, tested=at_home))
