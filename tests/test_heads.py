@@ -96,5 +96,15 @@ def test_many_members_agree_with_scikit_learn():
             gap = (loss[i].item() + log_p.sum() - l2*(lib.coef_**2).sum())/own.sum()
             assert abs(gap) < 1e-4, (n, d, i, gap)
 
+def test_what_a_head_reads_are_features(tmp_path):
+    "A strategy that needs features runs without a pretext task, and chooses its first batch where it may"
+    p, spec = replace(protocol(), start='own', rounds=1, seeds=2), ['activeft(steps=3)']
+    assert run([p], tmp_path, spec, workers=1, progress=False) == 0
+    shared = run([replace(p, name='shared', start='shared')], tmp_path, spec, workers=1, progress=False)
+    assert shared == 0
+    first = {r['protocol']['name']: r['initial'] for r in load_records(tmp_path)[0] if r['seed'] == 0}
+    assert sorted(first['own']) != sorted(first['shared'])
+    with pytest.raises(ValueError, match='needs losses'): run([p], tmp_path, ['pt4al'], progress=False)
+
 def test_a_recipe_without_a_penalty_is_refused():
     with pytest.raises(ValueError, match='choose a number above 0'): replace(HEADS['linear'], l2=0.)

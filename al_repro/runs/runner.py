@@ -15,6 +15,7 @@ from ..data.catalog import load
 from ..data.files import writable
 from ..models.nets import ESTIMATORS, build_model, estimator
 from ..models.outputs import NoDropout
+from ..models.recipe import HEADS
 from ..query.query import LABEL_FREE
 from ..query.spec import Spec, build, known
 from .executors import check_executor, opened, run_on
@@ -58,11 +59,12 @@ def check_dropout(protocol, strategies, data):
 # %% ../../nbs/runs/12_runner.ipynb #5f0c2a44
 def check_sizes(protocol, specs, data):
     "`ValueError`, before anything is trained, where there is too little for a strategy: rows, or a pretext task."
-    rows = len(rows_in_play(protocol, data.n, 0).ids)
+    rows, head = len(rows_in_play(protocol, data.n, 0).ids), protocol.recipe.model in HEADS
+    lacking = () if protocol.pretext else [x for x in LABEL_FREE if not head or x != 'features']
     budget = {k: getattr(protocol, k) for k in ('initial', 'query', 'rounds')}
     sizes = dict(rows=rows, classes=data.n_classes) | budget
     for s in specs:
-        missing = not protocol.pretext and next((x for x in build(s).needs if x in LABEL_FREE), None)
+        missing = next((x for x in build(s).needs if x in lacking), None)
         fault = f"strategy {s} needs {missing}, and protocol {protocol.name!r} has no pretext task to make them"
         need(not missing, f"{fault}; choose one that has, or leave the strategy out", 'specs')
         check = getattr(known().get(s.name), 'check_run', None)

@@ -8,7 +8,8 @@ __all__ = ['SHOWN', 'EXPERIMENTS', 'JUDGED', 'PAPER', 'counting', 'at_home']
 # %% ../../../nbs/papers/features/10_paper.ipynb #f6469265
 from ...evidence.scorecard import both_scales, counted
 from .claims import CIFAR, DATA, FEATURES_CLAIMS
-from .protocols import columns, make, make_dal, make_l2, make_mc, make_strength
+from .protocols import (
+    columns, make, make_dal, make_l2, make_mc, make_own, make_strength)
 from ...runs.paper import Experiment, Paper, protocols, register
 
 # %% ../../../nbs/papers/features/10_paper.ipynb #74eec0af
@@ -16,12 +17,13 @@ SHOWN = ((CIFAR, 'paper'), ('mnist', 'paper'), ('digits', 'quick'), ('digits', '
 EXPERIMENTS = (
     Experiment('features', make, columns, 'Strategies on frozen features', SHOWN),
     Experiment('features-mc', make_mc, columns, 'Strategies that want samples, on frozen features', SHOWN[:1]),
+    Experiment('features-own', make_own, columns, 'First labels by choice, on frozen features', SHOWN[:1]),
     Experiment('features-strength', make_strength, columns, 'Frozen features with other penalties', SHOWN[:1]),
     Experiment('features-l2', make_l2, columns, 'Choosing the penalty', SHOWN[:1]),
     Experiment('features-dal', make_dal, columns, 'DAL on frozen features', SHOWN[:1]))
 
-# %% ../../../nbs/papers/features/10_paper.ipynb #b58a8f38
-JUDGED = ('features', 'features-mc', 'features-strength')
+# %% ../../../nbs/papers/features/10_paper.ipynb #b0cf0e42
+JUDGED = ('features', 'features-mc', 'features-own', 'features-strength')
 
 def counting(records): # those that count
     "The runs of the comparisons on the three data sets of the claims; those that choose the penalty judge nothing."

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BUDGETS', 'SEEDS', 'IN_PLAY', 'ROWS', 'CLASSES', 'CANDIDATES', 'DEFAULT', 'L2', 'VALIDATION', 'LINEAR',
-           'WITH_SAMPLES', 'TINY', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'STRENGTHS', 'like', 'kind_of',
-           'l2_of', 'best_l2', 'specs', 'on', 'at_scale', 'budgets', 'make', 'make_mc', 'make_dal', 'make_strength',
-           'make_l2', 'columns']
+           'WITH_SAMPLES', 'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'STRENGTHS', 'like',
+           'kind_of', 'l2_of', 'best_l2', 'specs', 'on', 'at_scale', 'budgets', 'make', 'make_mc', 'make_own',
+           'make_dal', 'make_strength', 'make_l2', 'columns']
 
 # %% ../../../nbs/papers/features/00_protocols.ipynb #18796535
 from dataclasses import replace
@@ -87,6 +87,7 @@ WITH_SAMPLES = ( # on the head with dropout, at the tiny and the small budget
     'variation_ratio',
     'dbal_entropy')
 TINY = () # of WITH_SAMPLES, beside these at the tiny budget alone
+OWN = ('random',) # and what chooses its first batch too, without a label: tiny budget
 STRONG = ('random', 'margin', 'entropy', 'coreset') # once more with other penalties
 
 def specs(*names): # a tuple of `Spec`s
@@ -99,7 +100,7 @@ LEFT_OUT = {
     'dfal': 'looks for small changes of an image',
     'bal': 'has experiments of its own',
     'pt4al': 'needs a pretext loss, which a frozen network has not',
-    'activeft': 'needs pretext features apart from those of the head',
+    'activeft': 'moves every batch by gradient steps over all rows: hours at large budgets',
     'robust_coreset': 'takes up to three minutes a round',
     'chunk_egl': 'what some code does, not what is meant',
     'largest_margin': 'what a text says, not what is meant',
@@ -162,6 +163,11 @@ def make_mc(data='digits', scale='quick', n=None): # a list of Protocols
         return replace(p, strategies=specs(*names), seeds=20)
     return [at_scale(of(p), scale) for p in budgets(data, scale, n, ('tiny', 'small'))]
 
+def make_own(data='digits', scale='quick', n=None): # a list of Protocols
+    "The tiny budget for strategies that choose their first batch themselves."
+    p, = budgets(data, 'paper', n, ('tiny',))
+    return [at_scale(replace(p, name='features-own', start='own', strategies=specs(*OWN)), scale)]
+
 def make_dal(data='digits', scale='quick', n=None): # a list of Protocols
     "DAL on the linear head at the small budget, beside random and margin."
     few = dict(mini_queries=10) if scale != 'smoke' else dict(mini_queries=2, lr=1e-3, batch=256, max_epochs=5)
@@ -200,6 +206,6 @@ def columns(p): # list of `Setting`s
         'rows in play': f'{p.pool:,} drawn for each seed' if p.pool else 'all',
         'labels for the penalty': f'{p.validation:,} beside the pool' if p.validation else 'none',
         'head': head.get(r.model, r.model),
-        'first labels': 'random, the same for all strategies of a seed',
+        'first labels': 'random, the same for all strategies of a seed' if p.start == 'shared' else 'chosen by the strategy',
         'runs': f'{p.seeds}'}
     return [Setting(k, '-', '-', v) for k,v in ours.items()]
