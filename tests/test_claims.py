@@ -11,6 +11,7 @@ from al_repro.evidence.claims import Claim, MARGINS_SINCE, Part, base_name, writ
 from al_repro.evidence.combine import HOW
 from al_repro.papers.dal.claims import DAL_CLAIMS
 from al_repro.papers.diverse.claims import DIVERSE_CLAIMS
+from al_repro.papers.features.claims import FEATURES_CLAIMS
 from al_repro.evidence.effects import runs
 from al_repro.evidence.verdicts import verdicts
 from al_repro.runs.paper import protocols
@@ -19,7 +20,7 @@ from al_repro.runs.study import measure_seed, Study
 from al_repro.evidence.verdicts import overall
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
-CLAIMS = {c.id: c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS, *BAL_CLAIMS)}
+CLAIMS = {c.id: c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS, *BAL_CLAIMS, *FEATURES_CLAIMS)}
 
 @pytest.fixture(scope='module')
 def found(): return all_verdicts(RESULTS)

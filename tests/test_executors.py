@@ -14,7 +14,7 @@ from al_repro.runs.lock import LOCK, InUse, OneWriter
 from al_repro.runs.merge import merge
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import load_records
-from al_repro.runs.pilot import side_by_side
+from al_repro.runs.pilot import runs_at_once
 from al_repro.runs.runner import run
 from al_repro.runs.study import Study, attempt_afar, run_study, study_records
 
@@ -283,7 +283,7 @@ def test_study_on_a_cluster(cluster, tmp_path):
 
 def test_workers_of_a_cluster(cluster):
     "What a dry run counts; some may be promised before they are there"
-    assert side_by_side('cpu', None, address(cluster)) == 2 and side_by_side('cpu', 64, address(cluster)) == 64
+    assert runs_at_once('cpu', None, address(cluster)) == 2 and runs_at_once('cpu', 64, address(cluster)) == 64
 
 def test_pretext_features_in_two_caches(cluster, tmp_path, monkeypatch, one_round):
     monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'own'))

@@ -33,6 +33,8 @@ class Estimator:
     @staticmethod
     def prepare():
         "Import the library: an import may draw from Python's generator, so it precedes the seeds."
+    @staticmethod
+    def check(recipe): "`ValueError` for a recipe that it cannot follow."
     def begin(self): "At the start of a round, fresh or warm."
     def epoch(self, x, y, order): # images, labels, (k,) rows; the loss in nats
         "One pass over the rows `order`, in that order."

@@ -228,15 +228,16 @@ def mlp(
     layers = [Linear(members, math.prod(shape), 128), nn.ReLU(), Linear(members, 128, 64), nn.ReLU()]
     return Net([Fold(), Unfold(members), *layers, nn.Dropout(.5)], 64, n_classes, members)
 
-MODELS = dict(lenet=lenet, vgg16=vgg16, vgg16_bn=vgg16_bn,
-              resnet18=resnet18, resnet14=resnet14, resnet8=resnet8, mlp=mlp)
+MODELS = dict(lenet=lenet, vgg16=vgg16, vgg16_bn=vgg16_bn, resnet18=resnet18,
+              resnet14=resnet14, resnet8=resnet8, mlp=mlp, **{'mlp-head': 'al_repro.models.heads:mlp_head'})
 
 # %% ../../nbs/models/04_nets.ipynb #149eab49
 ESTIMATORS = { # name -> class, or 'module:class'
     'sklearn-mlp': 'al_repro.models.estimators:SklearnMLP',
     'sklearn-logistic': 'al_repro.models.estimators:SklearnLogistic',
     'keras-mlp': 'al_repro.models.keras:KerasMLP',
-    'keras-resnet50v2': 'al_repro.models.keras:KerasResNet50V2'}
+    'keras-resnet50v2': 'al_repro.models.keras:KerasResNet50V2',
+    'linear-head': 'al_repro.models.heads:LinearHead'}
 
 def estimator(
     name, # one of `ESTIMATORS`
@@ -256,7 +257,8 @@ def build_model(
     need(name not in ESTIMATORS, f"{other}, or choose one of {', '.join(MODELS)}", 'model')
     choices = ', '.join([*MODELS, *ESTIMATORS])
     need(name in MODELS, f"model={name!r} is unknown; choose one of {choices}", 'model')
-    return MODELS[name](shape, n_classes, members)
+    make = MODELS[name] # a function, or 'module:function'
+    return (pkgutil.resolve_name(make) if isinstance(make, str) else make)(shape, n_classes, members)
 
 # %% ../../nbs/models/04_nets.ipynb #693204de
 def _cut(l, m, i): # a layer of m members, changed in place; which one stays

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np, torch
 from ..checks import need
 from ..models.assets import about, asset_identity, asset_path, content_digest, prepare
-from ..models.nets import Member
+from ..models.heads import Inputs, model_of
 from ..data.pool import Pool
 from ..query.query import LABEL_FREE, ModelSource, Query
 from ..query.strategy import select_many
-from ..models.recipe import np_rng
+from ..models.recipe import HEADS, np_rng
 
 # %% ../../nbs/runs/06_starts.ipynb #53926a10
 def rows_in_play(protocol, n, seed): # a Pool with nothing labelled
@@ -55,11 +55,11 @@ def _prepared(data, pretext, cache): return prepare(data, pretext, cache)[0]
 def assets_of(
     protocol, data, # a `Protocol`, a `Dataset`
     progress=None, # as for `prepare`
-): # dict name -> (n,...), empty without a pretext task
+): # dict name -> (n,...), empty without a pretext task and a head
     """What the protocol's pretext task makes of a data set; errors as for `prepare`.
 
-    Trained the first time, and read from the cache later."""
-    if not protocol.pretext: return {}
+    Trained the first time, and read from the cache later. A head has features without it: what it reads."""
+    if not protocol.pretext: return dict(features=Inputs(data.x)) if protocol.recipe.model in HEADS else {}
     if progress and not made(protocol, data): prepare(data, protocol.pretext, asset_cache(), progress)
     return _prepared(data, protocol.pretext, asset_cache())
 
@@ -89,7 +89,7 @@ def make_query(pool, outs, data, seed, round, assets=None): # a Query
     The only place where labels are revealed."""
     labels = data.y[torch.as_tensor(pool.labelled, device=data.y.device)].cpu().numpy()
     rng = np_rng(seed, 'select', round) if outs else np_rng(seed, 'initial')
-    model = outs and (lambda: Member(outs.group.fitted.net, outs.member))
+    model = outs and (lambda: model_of(outs.group.fitted.net, outs.member))
     source = ModelSource(outs, data.x, assets)
     return Query(source, pool.unlabelled, pool.labelled, labels, data.n_classes, rng, round, pool.rounds[1:],
                  model=model, device=data.x.device, run_seed=seed)
