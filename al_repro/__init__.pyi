@@ -53,6 +53,7 @@ from .select.kcenter import cover_radius as cover_radius
 from .select.kcenter import k_center as k_center
 from .select.kmeans import assign_distinct as assign_distinct
 from .select.kmeans import weighted_kmeans as weighted_kmeans
+from .select.plusplus import plus_plus as plus_plus
 from .select.topk import top_k as top_k
 from .show.curves import class_entropy as class_entropy
 from .show.curves import curve_gap as curve_gap

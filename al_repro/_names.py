@@ -54,6 +54,7 @@ NAMES = {
     'k_center': 'select.kcenter',
     'assign_distinct': 'select.kmeans',
     'weighted_kmeans': 'select.kmeans',
+    'plus_plus': 'select.plusplus',
     'top_k': 'select.topk',
     'class_entropy': 'show.curves',
     'curve_gap': 'show.curves',

@@ -18,6 +18,7 @@ CHOSEN = {
     'select.kcenter': 'k_center cover_radius',
     'select.facility': 'facility_location',
     'select.kmeans': 'weighted_kmeans assign_distinct',
+    'select.plusplus': 'plus_plus',
     'query.query': 'Query',
     'query.strategy': 'strategy together by_score in_steps among preselect select_many',
     'query.spec': 'Spec build known',
