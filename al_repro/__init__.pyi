@@ -60,6 +60,7 @@ from .show.curves import curve_gap as curve_gap
 from .show.curves import learning_curves as learning_curves
 from .show.report import write_report as write_report
 from .strategies.activeft import activeft as activeft
+from .strategies.badge import badge as badge
 from .strategies.bal import bal as bal
 from .strategies.bal import cluster_distance_difference as cluster_distance_difference
 from .strategies.bal import sub_pools as sub_pools

@@ -61,6 +61,7 @@ NAMES = {
     'learning_curves': 'show.curves',
     'write_report': 'show.report',
     'activeft': 'strategies.activeft',
+    'badge': 'strategies.badge',
     'bal': 'strategies.bal',
     'cluster_distance_difference': 'strategies.bal',
     'sub_pools': 'strategies.bal',

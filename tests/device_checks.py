@@ -189,7 +189,7 @@ MORE = ['dal(on="pixels", max_epochs=2, mini_queries=1, train_on="all")', 'egl(l
         'clustered(picks="nearest")', 'submodular(similarity="distance")', 'fass(f="nearest")']
 # What a strategy runs on the device; what is not named works on arrays of numbers, which lie on the CPU
 HOST = {'submodular(similarity="distance")', 'fass(f="nearest")', 'egl(layers="last")'} # by numpy and scipy
-RUNS = dict(activeft=['mm'], bald=['baddbmm'], chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'], dal=['baddbmm'],
+RUNS = dict(activeft=['mm'], badge=['mm'], bald=['baddbmm'], chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'], dal=['baddbmm'],
             dfal=['convolution_backward'], egl=['convolution'], fass=['mv'], pal=['baddbmm'], submodular=['mv'], vaal=['bmm'],
             wclustered=['addmm'])
 
