@@ -61,11 +61,17 @@ from .show.curves import learning_curves as learning_curves
 from .show.report import write_report as write_report
 from .strategies.activeft import activeft as activeft
 from .strategies.badge import badge as badge
+from .strategies.badge import gradient_embedding as gradient_embedding
 from .strategies.bal import bal as bal
 from .strategies.bal import cluster_distance_difference as cluster_distance_difference
 from .strategies.bal import sub_pools as sub_pools
 from .strategies.baseline import uniform as random
 from .strategies.baseline import uniform as uniform
+from .strategies.batchbald import batchbald as batchbald
+from .strategies.batchbald import informative_batch as informative_batch
+from .strategies.batchbald import joint_information as joint_information
+from .strategies.batchbald import power_sample as power_sample
+from .strategies.batchbald import powerbald as powerbald
 from .strategies.bayesian import bald as bald
 from .strategies.bayesian import bald_score as bald_score
 from .strategies.bayesian import dbal_entropy as dbal_entropy

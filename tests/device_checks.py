@@ -183,13 +183,13 @@ def test_deepfool():
 
 SHORT = {'vaal': 'epochs=1, width=8, latent=4', 'pal': 'epochs=1, min_steps=2, model="mlp", sub_queries=2, tune=1', 'pt4al': 'cycles=3',
          'dal': 'max_epochs=3, mini_queries=2, balanced=true', 'activeft': 'steps=3', 'bal': 'cycles=2', 'dfal': 'iterations=2',
-         'robust_coreset': 'time_limit=2', **dict.fromkeys(('bald', 'variation_ratio', 'mean_std', 'dbal_entropy', 'dbal_least_confidence'), 'samples=4')}
+         'robust_coreset': 'time_limit=2', **dict.fromkeys(('bald', 'batchbald', 'powerbald', 'variation_ratio', 'mean_std', 'dbal_entropy', 'dbal_least_confidence'), 'samples=4')}
 MORE = ['dal(on="pixels", max_epochs=2, mini_queries=1, train_on="all")', 'egl(layers="last")', 'activeft(form="separate", steps=3)',
         'pal(classes=0, epochs=1, min_steps=2, model="resnet8")', 'bal(cycles=2, by="loss")', 'bal(cycles=2, sampler="kmeans")',
         'clustered(picks="nearest")', 'submodular(similarity="distance")', 'fass(f="nearest")']
 # What a strategy runs on the device; what is not named works on arrays of numbers, which lie on the CPU
 HOST = {'submodular(similarity="distance")', 'fass(f="nearest")', 'egl(layers="last")'} # by numpy and scipy
-RUNS = dict(activeft=['mm'], badge=['mm'], bald=['baddbmm'], chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'], dal=['baddbmm'],
+RUNS = dict(activeft=['mm'], badge=['mm'], bald=['baddbmm'], batchbald=['mm', 'baddbmm'], chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'], dal=['baddbmm'],
             dfal=['convolution_backward'], egl=['convolution'], fass=['mv'], pal=['baddbmm'], submodular=['mv'], vaal=['bmm'],
             wclustered=['addmm'])
 

@@ -24,6 +24,8 @@ CHOSEN = {
     'query.spec': 'Spec build known',
     'query.contract': 'check_strategy sample_arrays',
     'strategies.bal': 'cluster_distance_difference sub_pools',
+    'strategies.badge': 'gradient_embedding',
+    'strategies.batchbald': 'informative_batch joint_information power_sample',
     'strategies.dfal': 'deepfool',
     'runs.protocol': 'Protocol',
     'runs.paper': 'Experiment Paper Setting papers protocols register three_columns',
