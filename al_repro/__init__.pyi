@@ -82,6 +82,8 @@ from .strategies.bayesian import predictive_entropy_score as predictive_entropy_
 from .strategies.bayesian import predictive_least_confidence_score as predictive_least_confidence_score
 from .strategies.bayesian import variation_ratio as variation_ratio
 from .strategies.bayesian import variation_ratio_score as variation_ratio_score
+from .strategies.cal import cal as cal
+from .strategies.cal import cal_score as cal_score
 from .strategies.combined import combined as combined
 from .strategies.coreset import coreset as coreset
 from .strategies.coreset import robust_coreset as robust_coreset

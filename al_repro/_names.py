@@ -83,6 +83,8 @@ NAMES = {
     'predictive_least_confidence_score': 'strategies.bayesian',
     'variation_ratio': 'strategies.bayesian',
     'variation_ratio_score': 'strategies.bayesian',
+    'cal': 'strategies.cal',
+    'cal_score': 'strategies.cal',
     'combined': 'strategies.combined',
     'coreset': 'strategies.coreset',
     'robust_coreset': 'strategies.coreset',

@@ -43,7 +43,7 @@ KNOWN = dict(random=('#4d4d4d', 'o'), least_confidence=('#0072b2', 's'), margin=
              submodular=('#7fbf3f', 'd'), clustered=('#b15928', '8'), wclustered=('#e7298a', 'H'), bal=('#c1272d', 'X'),
              pt4al=('#5c6bc0', 'p'), robust_coreset=('#00563f', 'v'), typiclust=('#3cb4a6', '<'), probcover=('#94700b', '>'),
              cal=('#9e7fc7', 'd'), fass=('#4d7c0f', 's'), suggestive_annotation=('#0e7490', 'D'), largest_margin=('#7a4f00', '^'),
-             activeft=('#f781bf', '8'), vaal=('#4a6f28', 'h'), pal=('#a65628', 'd'))  # strategy -> colour, marker
+             activeft=('#f781bf', '8'), vaal=('#4a6f28', 'h'), pal=('#a65628', 'd'), powerbald=('#00c853', '^'))  # strategy -> colour, marker
 DASHES = [(0, (6, 2)), (0, (5, 1.5, 1, 1.5)), (0, (11, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 1.2))]
 MARKERS = 'osD^vPX<>phd'
 
