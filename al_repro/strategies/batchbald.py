@@ -28,7 +28,7 @@ class _Joint:
     "What the labels of a growing batch may be, and what each possibility says of the members."
     def __init__(self, t, like, limit, rng):
         self.chance, self.weights = like.new_ones(1), like.new_full((1, t), 1/t)
-        self.limit, self.rng, self.exact = limit, rng, True
+        self.limit, self.rng, self.exact, self.empty = limit, rng, True, True
     def after(self, p): # (b,t,c) -> (m,b,c)
         "Chances of the labels of some rows, given each configuration."
         b, t, c = p.shape
@@ -39,6 +39,7 @@ class _Joint:
         return torch.cat(parts) - within
     def add(self, p): # (t,c)
         "One row more in the batch."
+        self.empty = False
         new = self.chance[:, None]*self.after(p[None])[:, 0]
         chance, c = new.flatten().cpu().numpy(), p.shape[1]
         at = np.flatnonzero(chance)
@@ -50,6 +51,10 @@ class _Joint:
         self.chance = torch.from_numpy(kept).to(p)
         self.weights = self.weights[at // c]*p.T[at % c]
         self.weights /= self.weights.sum(1, keepdim=True)
+    def used_up(self):
+        "Whether the labels of the batch tell all but a thousandth of what there is to know of the members."
+        left = float(self.chance @ _entropy(self.weights))
+        return left < .001*math.log(self.weights.shape[1])
 
 # %% ../../nbs/strategies/72_batchbald.ipynb #f1b6ae56
 def thin(
@@ -115,7 +120,7 @@ def _round(gains): return np.maximum(np.round(gains, 12), 0) # copies of a row m
 def _best(joint, fetch, bound, within, picked, ties):
     "The row of the largest gain; gains that had to be computed replace their bounds in `bound`."
     n, rise = len(bound), 0.
-    known = (bound == 0) | (not picked) # nothing is less than 0; the first gains are BALD, up to date
+    known = (bound == 0) | joint.empty # nothing is less than 0; the first gains are BALD, up to date
     open_ = np.ones(n, bool)
     open_[picked] = False
     step = int(np.clip(2**17//len(joint.chance), 8, 256))
@@ -131,19 +136,20 @@ def _best(joint, fetch, bound, within, picked, ties):
     return first_best(np.where(known & open_, bound, -1), ties)
 
 # %% ../../nbs/strategies/72_batchbald.ipynb #9cc8be6d
-def _greedy(fetch, start, k, configurations, rng, ties): # picks, (k,) information of the first 1, 2, ..., how many of these exact
+def _greedy(fetch, start, k, configurations, rng, ties): # picks, (k,) information of the first 1, 2, ..., a dict to log
     "BatchBALD with rows as `fetch` gives them: positions -> (b,t,c); `start` (u,2): entropy within members, BALD."
-    within, bound = start[:, 0], _round(start[:, 1])
-    joint, picks, gains, exact = None, [], [], 0
+    within, first, picks, gains, exact, starts = start[:, 0], _round(start[:, 1]), [], [], 0, 1
+    bound, p = first.copy(), fetch(np.arange(min(1, len(first))))
+    def new(): return _Joint(p.shape[1], p, configurations, rng)
+    joint = new()
     for _ in range(k):
-        if joint is None:
-            p = fetch(np.arange(1))
-            joint = _Joint(p.shape[1], p, configurations, rng)
         best = _best(joint, fetch, bound, within, picks, ties)
-        picks, gains, exact = [*picks, best], [*gains, bound[best]], exact + joint.exact
-        if bound.any() and len(picks) < k: joint.add(fetch(np.array([best]))[0])
-    told = np.cumsum(gains)
-    return picks, np.minimum(told, math.log(joint.weights.shape[1])) if picks else told, exact
+        picks, gains, exact = [*picks, best], [*gains, bound[best]*(starts == 1)], exact + joint.exact
+        if len(picks) == k or not bound.any(): continue
+        joint.add(fetch(np.array([best]))[0])
+        if joint.used_up(): joint, bound, starts = new(), first.copy(), starts + 1
+    told = np.minimum(np.cumsum(gains), math.log(p.shape[1]))
+    return picks, told, dict(information=float(told[-1]) if k else 0., exact=exact, starts=starts)
 
 # %% ../../nbs/strategies/72_batchbald.ipynb #54624920
 @plain_torch()
@@ -179,12 +185,12 @@ def batchbald(
 ): # (k,) ids in the order picked
     """Label the batch whose answers tell most together, one row after the other (Kirsch et al., 2019).
 
-    Logs its information in nats, and how many picks are exact."""
+    Logs its information in nats, how many picks are exact, and how often it started anew."""
     check_batchbald(samples, configurations)
     def fetch(at): return _wide(query.rows(f'mc:{samples}', query.unlabelled[at]), query.device)
     start = score_samples(query, lambda mc: _within_and_bald(mc, query.device), samples)
-    picks, told, exact = _greedy(fetch, start, k, configurations, query.rng, query.ties)
-    query.log.append(dict(information=float(told[-1]), exact=exact))
+    picks, _, log = _greedy(fetch, start, k, configurations, query.rng, query.ties)
+    query.log.append(log)
     return query.unlabelled[picks]
 
 batchbald.check = check_batchbald # `build` asks it before anything runs
