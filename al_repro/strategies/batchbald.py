@@ -34,9 +34,13 @@ class _Joint:
         b, t, c = p.shape
         return (self.weights @ p.transpose(0, 1).reshape(t, b*c)).view(-1, b, c)
     def gains(self, p, within): # (b,t,c), (b,) mean entropy within members -> (b,) nats
-        step = max(1, 2**21//(len(self.chance)*p.shape[2]))
-        parts = [self.chance @ _entropy(self.after(q)) for q in p.split(step)]
-        return torch.cat(parts) - within
+        (b, t, c), of_batch = p.shape, _entropy(self.chance)
+        tiny, both = p.new_tensor(torch.finfo(p.dtype).tiny), self.chance[:, None]*self.weights
+        step, parts = max(1, 2**19//(len(both)*c)), []
+        for q in p.split(step):
+            joint = torch.addmm(tiny, both, q.transpose(0, 1).reshape(t, -1)).view(-1, len(q), c)
+            parts.append(joint.log().mul_(joint).sum((0, 2)).neg_()) # H of the batch and the row
+        return torch.cat(parts) - of_batch - within
     def add(self, p): # (t,c)
         "One row more in the batch."
         self.empty = False
