@@ -191,7 +191,7 @@ def test_deepfool():
 
 # ---- strategies
 
-SAMPLED = 'bald', 'variation_ratio', 'mean_std', 'dbal_entropy', 'dbal_least_confidence'
+SAMPLED = 'bald', 'batchbald', 'powerbald', 'variation_ratio', 'mean_std', 'dbal_entropy', 'dbal_least_confidence'
 SHORT = dict(
     vaal='epochs=1, width=8, latent=4', pal='epochs=1, min_steps=2, model="mlp", sub_queries=2, tune=1',
     pt4al='cycles=3', dal='max_epochs=3, mini_queries=2, balanced=true', activeft='steps=3', bal='cycles=2',
@@ -204,7 +204,8 @@ MORE = [
 # What a strategy runs on the device; what is not named works on arrays of numbers, which lie on the CPU
 HOST = {'submodular(similarity="distance")', 'fass(f="nearest")', 'egl(layers="last")'} # by numpy and scipy
 RUNS = dict(
-    activeft=['mm'], bald=['baddbmm'], chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'],
+    activeft=['mm'], badge=['mm'], bald=['baddbmm'], batchbald=['mm', 'baddbmm'],
+    chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'],
     dal=['baddbmm'], dfal=['convolution_backward'], egl=['convolution'], fass=['mv'], pal=['baddbmm'],
     submodular=['mv'], vaal=['bmm'], wclustered=['addmm'])
 

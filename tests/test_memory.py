@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np, pytest
 
 OPTIONS = dict(
-    bal='cycles=3', dal='max_epochs=2, mini_queries=2', vaal='epochs=1, width=64',
+    bal='cycles=3', batchbald='configurations=100', dal='max_epochs=2, mini_queries=2', vaal='epochs=1, width=64',
     pal='model=mlp, epochs=1, min_steps=2', activeft='steps=2', dfal='iterations=1',
     robust_coreset='subsample=1000, time_limit=1')
 MORE = ['submodular(similarity=distance)', 'clustered(picks=nearest)', 'fass(f=nearest)',
