@@ -29,17 +29,18 @@ class _Balls:
             for j in blocks[m:]: self._note(i, j)
     def _note(self, i, j):
         near = self.near(self.x[i], self.sq[i], j)
-        if i == j: np.fill_diagonal(near, True)
+        if i == j: near.fill_diagonal_(True)
         for a, b, some in ((i, j, near), (j, i, near.T))[:1 + (i != j)]:
+            some = some.contiguous().cpu().numpy()
             packed = np.packbits(some, axis=1)
             self.count[a] += np.bitwise_count(packed).sum(1, dtype=np.int64) if _COUNTS else some.sum(1)
             if self.bits is not None: self.bits[a, b.start//8:b.start//8 + packed.shape[1]] = packed
     def near(self, rows, sq, j=slice(None)): # (b,d), (b,) -> (b,n) bool
-        return (torch.addmm(sq[:, None] + self.sq[j], rows, self.x[j].T, alpha=-2) < self.limit).cpu().numpy()
-    def __getitem__(self, i): # positions -> (len(i),n) of 0 and 1
+        return torch.addmm(sq[:, None] + self.sq[j], rows, self.x[j].T, alpha=-2) < self.limit
+    def __getitem__(self, i): # positions -> (len(i),n) uint8, 0 or 1
         if self.bits is not None: return np.unpackbits(self.bits[i], axis=1, count=len(self.x))
         i = torch.from_numpy(i).to(self.x.device)
-        return self.near(self.x[i], self.sq[i]).view(np.uint8)
+        return self.near(self.x[i], self.sq[i]).cpu().numpy().view(np.uint8)
 
 _COUNTS = hasattr(np, 'bitwise_count') # numpy 2
 
@@ -74,15 +75,17 @@ def _moved(x, delta):
     return moved, sq, shift
 
 def _covered(found, centers, shift):
-    "(n,) uint8, 1 for rows within the balls of `centers`"
-    covered = np.zeros(len(found.x), np.uint8)
+    "(n,) bool, true for rows within the balls of `centers`"
+    covered = torch.zeros(len(found.x), dtype=torch.bool, device=found.x.device)
     for c in () if centers is None else centers.split(256):
         c = c.to(shift) - shift
         covered |= found.near(c, c.square().sum(1)).any(0)
-    return covered.astype(bool)
+    return covered.cpu().numpy()
 
+# %% ../../nbs/select/14_balls.ipynb #582e451e
 @plain_torch()
 def ball_cover(
+
     x,            # (n,d) numpy or torch, on any device
     k,            # how many
     delta,        # radius of the balls, open: rows nearer than it are covered
