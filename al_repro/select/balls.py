@@ -118,7 +118,7 @@ def _nearest_other(x, sq, rows, labels):
         own, other = labels[rows] == c, labels != c
         if not other.any(): continue
         y, b = x[other].T.contiguous(), sq[other]
-        at, step = own.nonzero()[:, 0], max(1, 2**24//len(b))
+        at, step = own.nonzero()[:, 0], max(1, 2**22//len(b))
         for i in at.split(step):
             r = rows[i]
             d2[i] = torch.addmm(b, x[r], y, alpha=-2).amin(1).add_(sq[r]).clamp_(min=0)
