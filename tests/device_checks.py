@@ -41,7 +41,8 @@ def plain(out): # numbers of any kind as float64 arrays
 
 # Small exact sums that are taken in float64 on the CPU whatever the device, as the pages of these functions say
 BESIDE = dict(resized={'mm', 'bmm'}, facility={'mm'}, submodular={'mm'}, fass={'mm'}, assign={'mm'}, clustered={'mm'}, wclustered={'mm'},
-              egl={'mm', 'bmm'}, robust_coreset={'addmm'}, bal={'mm', 'addmm', '_cdist_forward'}, dropquery={'mm'})
+              egl={'mm', 'bmm'}, robust_coreset={'addmm'}, bal={'mm', 'addmm', '_cdist_forward'},
+              dropquery={'mm'})
 
 def refuse_work_beside(count, name=None):
     "No work is done by the CPU, but for what `name` may do there."
@@ -166,8 +167,9 @@ KERNELS = dict(
     assign=lambda x: [kmeans.assign_distinct(x, x[:5])],
     two_nearest=lambda x: list(two_nearest(x, x[:4])))
 
-KERNEL_OPS = dict(k_center=['addmm'], top_k=[], facility=['addmm'], weighted_kmeans=['addmm'], lloyd=['addmm'], assign=[], two_nearest=['addmm'],
-                  balls=['addmm'], herding=['mm'])
+KERNEL_OPS = dict(
+    k_center=['addmm'], top_k=[], facility=['addmm'], weighted_kmeans=['addmm'], lloyd=['addmm'], assign=[],
+    two_nearest=['addmm'], balls=['addmm'], herding=['mm'])
 
 @pytest.mark.parametrize('name', KERNELS)
 def test_kernel(name):
