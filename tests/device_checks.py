@@ -4,7 +4,7 @@ The device is false (falsecuda.py): no GPU is needed, and what a GPU would refus
 """
 import numpy as np, pytest, torch
 import falsecuda
-from al_repro.select import facility, kcenter, kmeans, topk
+from al_repro.select import balls, facility, herding, kcenter, kmeans, topk
 from al_repro.data.dataset import Dataset
 from al_repro.data.catalog import load
 from al_repro.models.nets import MODELS, Member
@@ -42,7 +42,8 @@ def plain(out): # numbers of any kind as float64 arrays
 # Small exact sums that are taken in float64 on the CPU whatever the device, as the pages of these functions say
 BESIDE = dict(
     resized={'mm', 'bmm'}, facility={'mm'}, submodular={'mm'}, fass={'mm'}, assign={'mm'}, clustered={'mm'},
-    wclustered={'mm'}, egl={'mm', 'bmm'}, robust_coreset={'addmm'}, bal={'mm', 'addmm', '_cdist_forward'})
+    wclustered={'mm'}, egl={'mm', 'bmm'}, robust_coreset={'addmm'}, bal={'mm', 'addmm', '_cdist_forward'},
+    dropquery={'mm'})
 
 def refuse_work_beside(count, name=None):
     "No work is done by the CPU, but for what `name` may do there."
@@ -170,11 +171,13 @@ KERNELS = dict(
     facility=lambda x: [facility.facility_location(x, 12), facility.coverage(x, [1, 2])],
     weighted_kmeans=lambda x: [kmeans.weighted_kmeans(x, 9, np.linspace(.1, 1, 320)).labels],
     lloyd=lambda x: [kmeans.lloyd(x, x[:5].clone()).labels],
+    balls=lambda x: [*balls.ball_cover(x, 300, 2., x[:3]), balls.pure_delta(x, (x[:,0] > 0).long().cpu(), .8)],
+    herding=lambda x: [herding.herding(x, 30, 1.5, x[:2]), herding.soft_coverage(x, x[:9])],
     assign=lambda x: [kmeans.assign_distinct(x, x[:5])],
     two_nearest=lambda x: list(two_nearest(x, x[:4])))
 
 KERNEL_OPS = dict(k_center=['addmm'], top_k=[], facility=['addmm'], weighted_kmeans=['addmm'], lloyd=['addmm'],
-                  assign=[], two_nearest=['addmm'])
+                  assign=[], two_nearest=['addmm'], balls=['addmm'], herding=['mm'])
 
 @pytest.mark.parametrize('name', KERNELS)
 def test_kernel(name):
@@ -207,7 +210,8 @@ RUNS = dict(
     activeft=['mm'], badge=['mm'], bald=['baddbmm'], batchbald=['mm', 'baddbmm'],
     chunk_egl=['convolution_backward'], clustered=['addmm'], coreset=['addmm'],
     dal=['baddbmm'], dfal=['convolution_backward'], egl=['convolution'], fass=['mv'], pal=['baddbmm'],
-    submodular=['mv'], vaal=['bmm'], wclustered=['addmm'])
+    submodular=['mv'], vaal=['bmm'], wclustered=['addmm'], typiclust=['addmm'], probcover=['addmm'],
+    maxherding=['mm'], uherding=['mm'], representative=['mm'], dropquery=['convolution', 'addmm'])
 
 @pytest.fixture(scope='module')
 def fitted(): # by device: a trained group and its data

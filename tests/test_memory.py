@@ -10,7 +10,7 @@ import numpy as np, pytest
 OPTIONS = dict(
     bal='cycles=3', batchbald='configurations=100', dal='max_epochs=2, mini_queries=2', vaal='epochs=1, width=64',
     pal='model=mlp, epochs=1, min_steps=2', activeft='steps=2', dfal='iterations=1',
-    robust_coreset='subsample=1000, time_limit=1')
+    robust_coreset='subsample=1000, time_limit=1', cluster_margin='hac_rows=2000')
 MORE = ['submodular(similarity=distance)', 'clustered(picks=nearest)', 'fass(f=nearest)',
         'activeft(steps=2, form=separate)', 'bal(sampler=kmeans, cycles=3, beta=2)']
 
@@ -65,8 +65,10 @@ def rises(n, k, d): # (name, bytes, seconds) of each strategy, of everything tha
 
 def cut_down(share):
     "Hold that share of what may be held at once"
-    from al_repro.select import cover, facility, kmeans
-    for module, name in ((cover, 'SIMILARITY_BYTES'), (facility, 'KEPT_BYTES'), (kmeans, 'DENSE'), (kmeans, 'SPARSE')):
+    from al_repro.select import balls, cover, facility, kmeans
+    names = ((balls, 'GRAPH_BYTES'), (cover, 'SIMILARITY_BYTES'), (facility, 'KEPT_BYTES'),
+             (kmeans, 'DENSE'), (kmeans, 'SPARSE'))
+    for module, name in names:
         setattr(module, name, int(share*getattr(module, name)))
 
 def peak_of(f): # bytes

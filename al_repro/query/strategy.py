@@ -45,15 +45,17 @@ def guard(query, k, needs, name):
 # %% ../../nbs/query/04_strategy.ipynb #bb898a14
 def _finish(many, one, name, needs, version, score, deterministic, line):
     "Attach the facts that make a function a strategy."
+    def asked(options): # what it needs with these options
+        return call.needs_with(**options) if options and hasattr(call, 'needs_with') else needs
     @plain_torch()
     def call(query, k, **options):
         if not isinstance(query, Query):
             raise TypeError(f"query is a {type(query).__name__}; pass a Query (Query.from_arrays makes one)")
-        guard(query, k, needs, name)
+        guard(query, k, asked(options), name)
         return np.asarray(one(query, int(k), **options), np.int64)
     @plain_torch()
     def call_many(queries, k, **options):
-        for q in queries: guard(q, k, needs, name)
+        for q in queries: guard(q, k, asked(options), name)
         return [np.asarray(i, np.int64) for i in many(queries, int(k), **options)]
     functools.update_wrapper(call, one)
     call.name, call.needs, call.version, call.line = name, tuple(needs), version, line
