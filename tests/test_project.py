@@ -64,11 +64,12 @@ def test_quarto_settings_agree():
 
 def test_verdicts_are_styled_on_the_site_as_in_the_report():
     from al_repro.show.page import CSS
-    from al_repro.show.verdict_table import SHARED, badge
+    from al_repro.show.verdict_table import SHARED, verdict_badge
     assert SHARED in CSS
     styles = (ROOT/'nbs'/'styles.css').read_text(encoding='utf-8')
     assert SHARED.strip() in styles, 'copy SHARED of show/07_verdict_table.ipynb into nbs/styles.css'
-    kinds = {re.search(r'badge (\w+)', badge(v))[1] for v in ('reproduced', 'not reproduced', 'undecided', 'not run')}
+    verdicts = 'reproduced', 'not reproduced', 'undecided', 'not run'
+    kinds = {re.search(r'badge (\w+)', verdict_badge(v))[1] for v in verdicts}
     for k in kinds: # Bootstrap's .badge is white on nothing
         assert re.search(rf'\.badge\.{k} {{ color: #\w+; background: #\w+; }}', SHARED)
 

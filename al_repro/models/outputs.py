@@ -14,7 +14,7 @@ from ..checks import need
 from .contexts import plain_torch
 from .memory import by_parts, row_bytes, rows_that_fit
 from .nets import member
-from .train import images
+from .train import images, tensor_of
 from .recipe import torch_rng
 
 # %% ../../nbs/models/16_outputs.ipynb #55ec56bd
@@ -42,6 +42,7 @@ def forward_pass(
 
     The embedding is the input of the last layer, dropout off; of an estimator what its page says."""
     if not isinstance(net, nn.Module): return net.rows(x, ids)
+    x = tensor_of(x)
     ids = torch.as_tensor(ids, device=x.device)
     def part(a, b):
         h = net.body(images(x[ids[:,a:b]]))
@@ -123,6 +124,7 @@ def mc_pass(
     if i is None:
         none = "the network has no dropout layer, so it has no Monte Carlo samples"
         raise NoDropout(f"{none}; choose a model with dropout or a strategy that needs none")
+    x = tensor_of(x)
     ids, body = torch.as_tensor(ids, device=x.device), net.body[:i]
     shapes = tail_shapes(net, i, body(images(x[ids[:,:1]])))
     masks = [z.to(x.device) for z in draw_masks(net, shapes, t, generators)]
@@ -151,7 +153,9 @@ class Members:
 
     Rows of what all share, or samples of its own where all are too many."""
     def of(self, name, i, at=slice(None)): # (k,...)
-        "Rows at the places `at` of output `name` of member `i`."
+        "Rows at the places `at` of output `name` of member `i`; inputs of a head are read where they lie."
+        own = getattr(self.fitted.net, 'embeds_of', None) if name == 'embeds' else None
+        if own: return own(self.x, self.ids[i][at])
         t, c = n_samples(name, self.mc_samples), getattr(self.fitted.net, 'n_classes', 0)
         size = 4*len(self.ids[0])*t*c
         if size > self.most: return self.draw(name, i, at)

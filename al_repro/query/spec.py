@@ -105,5 +105,6 @@ def build(
     if not options: return s
     def many(queries, k): return s.many(queries, k, **options)
     def one(query, k): return s(query, k, **options)
+    needs = s.needs_with(**options) if hasattr(s, 'needs_with') else s.needs
     score = _bound_score(s, options)
-    return _finish(many, one, str(spec), s.needs, s.version, score, s.deterministic, s.line)
+    return _finish(many, one, str(spec), needs, s.version, score, s.deterministic, s.line)

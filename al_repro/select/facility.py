@@ -136,6 +136,10 @@ def _greedy(dist, count, ties, picks, k, floor, near=None):
 
 # %% ../../nbs/select/06_facility.ipynb #de028fcd
 @plain_torch()
+def _floor(sq, n): # a number
+    "Gains below this are rounding, for `n` rows with squared lengths `sq`: nothing in float64."
+    return 8 * torch.finfo(sq.dtype).eps * n * float(sq.max()) if sq.dtype == torch.float32 else 0.
+
 def facility_location(
     x, # (n,d) numpy or torch, on any device
     k, # how many
@@ -152,8 +156,7 @@ def facility_location(
     first, count, chosen = _distinct(x, ties)
     own = torch.from_numpy(chosen if ties is None else ties[chosen]).to(x.device)
     for moved, sq, shift in near_origin(x[first.to(x.device)] if len(first) < n else x, 'x'):
-        eps = torch.finfo(sq.dtype).eps if sq.dtype == torch.float32 else 0
-        floor, most = 8 * eps * n * float(sq.max()), min(k, len(first))
+        floor, most = _floor(sq, n), min(k, len(first))
         if not picks and centers is None: picks = [_first(moved, count, own)]
         near = None if centers is None else nearest_squared(moved, sq, centers.to(shift) - shift)
         _greedy(_Distances(moved, sq), count.to(sq), own, picks, most, floor, near)

@@ -50,6 +50,7 @@ KNOWN = { # strategy -> colour, marker
     'dbal_least_confidence': ('#b39ddb', 'X'),
     'bald': ('#cc79a7', '<'),
     'batchbald': ('#8b1a5c', '>'),
+    'powerbald': ('#00c853', '^'),
     'dfal': ('#8c510a', 'p'),
     'egl': ('#a6a61d', 'h'),
     'chunk_egl': ('#5f5f0f', 'h'),

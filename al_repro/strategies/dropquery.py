@@ -9,7 +9,7 @@ __all__ = ['masked', 'disagreements', 'wavering', 'check_dropquery', 'dropquery'
 import numpy as np
 import torch
 from ..checks import check_number, check_whole, need
-from ..models.outputs import logits_of
+from ..models.logits import logits_of
 from ..query.query import check_pixels
 from ..query.strategy import strategy
 from ..select.kmeans import assign_distinct, weighted_kmeans

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUDGETS', 'SEEDS', 'IN_PLAY', 'ROWS', 'CLASSES', 'CANDIDATES', 'DEFAULT', 'L2', 'VALIDATION', 'LINEAR',
-           'WITH_SAMPLES', 'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'STRENGTHS', 'like',
+           'WITH_SAMPLES', 'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'STRENGTHS', 'FIRST', 'like',
            'kind_of', 'l2_of', 'best_l2', 'specs', 'on', 'at_scale', 'budgets', 'make', 'make_mc', 'make_own',
            'make_dal', 'make_strength', 'make_l2', 'columns']
 
@@ -195,6 +195,8 @@ def make_l2(data='digits', scale='quick', n=None): # a list of Protocols
     return [_other(p, name(p, l2), l2, **few(p)) for p in ps for l2 in CANDIDATES]
 
 # %% ../../../nbs/papers/features/00_protocols.ipynb #91a6a224
+FIRST = dict(shared='random, the same for all strategies of a seed', own='chosen by the strategy') # labels
+
 def columns(p): # list of `Setting`s
     "A protocol, line by line; no source has any of it."
     r = p.recipe
@@ -206,6 +208,6 @@ def columns(p): # list of `Setting`s
         'rows in play': f'{p.pool:,} drawn for each seed' if p.pool else 'all',
         'labels for the penalty': f'{p.validation:,} beside the pool' if p.validation else 'none',
         'head': head.get(r.model, r.model),
-        'first labels': 'random, the same for all strategies of a seed' if p.start == 'shared' else 'chosen by the strategy',
+        'first labels': FIRST[p.start],
         'runs': f'{p.seeds}'}
     return [Setting(k, '-', '-', v) for k,v in ours.items()]
