@@ -13,7 +13,7 @@ from ...models.learned import embed, linear_probe, pretext_net
 from ...models.train import keep_memory
 from ...models.recipe import np_rng
 from .protocols import make_pretext
-from ...runs.starts import asset_cache
+from ...data.dataset import asset_cache
 
 # %% ../../../nbs/papers/bal/08_probe.ipynb #e1cdabe2
 def chance_loss(task, n): # a `Pretext`, rows of the pool
