@@ -177,7 +177,7 @@ def read_features(
         def say(d): return ', '.join(f'{k} {d.get(k)!r}' for k in odd)
         other = f"they have {say(found)}; asked for {say(what)}"
         raise ValueError(f"the features in {place} are of something else: {other}; move the folder away")
-    try: a = np.load(place/'features.npy', mmap_mode='r', allow_pickle=False)
+    try: a = np.load(place/'features.npy', mmap_mode='c', allow_pickle=False) # changes stay in memory
     except (ValueError, OSError, EOFError) as e:
         raise Damaged(f"{place/'features.npy'} cannot be read ({e})") from None
     fits = (a.dtype, a.shape) == (np.float16, (what['n'], what['d']))
