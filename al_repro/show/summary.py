@@ -75,10 +75,15 @@ def commands_of(records, tail='', paths={}): # a list of commands; `tail`, `path
     return out
 
 # %% ../../nbs/show/14_summary.ipynb #d0625361
+def _notes(record): # text
+    "What its features were learned from, where it has any."
+    notes = record['data'].get('notes')
+    return f' ({notes})' if notes else ''
+
 def facts_of(records, damaged, tail='', paths={}): # dict for `write_report`
     "How to repeat the runs, and with what they were made."
     each = lambda f: '; '.join(dict.fromkeys(f(r) for r in records))
-    data = each(lambda r: f"{r['data']['name']}: {r['data']['n']:,} + {r['data']['n_test']:,} images, fingerprint {r['data']['fingerprint']}")
+    data = each(lambda r: f"{r['data']['name']}: {r['data']['n']:,} + {r['data']['n_test']:,} images, fingerprint {r['data']['fingerprint']}" + _notes(r))
     versions = each(lambda r: ', '.join(f'{k} {v}' for k,v in r['versions'].items() if k != 'begun'))
     days = sorted({r['versions'].get('begun', '') for r in records})
     d = dict(commands=commands_of(records, tail, paths), data=data, versions=versions, device=each(lambda r: r['device']))
