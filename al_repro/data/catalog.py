@@ -16,6 +16,7 @@ from .folders import folder_files, from_files, image_files
 
 # %% ../../nbs/data/08_catalog.ipynb #33e50953
 DATASETS['folder:PATH'] = "your own images, one folder a class"
+DATASETS['folder:PATH@features'] = "rows of your own: features.npy and their labels, see data.features"
 DATASETS['NAME@BACKBONE'] = "any of these through a frozen network, see data.features; +pca256 keeps 256 components"
 
 def datasets(): # dict name -> what it is

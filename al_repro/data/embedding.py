@@ -209,7 +209,7 @@ def _write(path, obj):
     with whole(path, REMEDY) as tmp: tmp.write_text(json.dumps(obj))
 
 # %% ../../nbs/data/07b_embedding.ipynb #147fdfe7
-def _chunk(rows, backbone, ids, device, skip, net): # (b,d) float16; NaN where an image is skipped
+def _chunk(rows, backbone, ids, device, skip, net, tick): # (b,d) float16; NaN where an image is skipped
     def decode(i): return squares(rows, backbone, ids[i:i + BATCH], skip)
     parts = []
     for i, (x, fine) in enumerate(ahead(decode, range(0, len(ids), BATCH))):
@@ -220,6 +220,7 @@ def _chunk(rows, backbone, ids, device, skip, net): # (b,d) float16; NaN where a
             raise ValueError(f"{said}; its weights do not fit what it sees")
         z[~fine] = np.nan
         parts.append(z)
+        tick(len(z))
     return np.concatenate(parts)
 
 def fill(
@@ -239,10 +240,9 @@ def fill(
     with tqdm(**bar, disable=not progress, delay=1) as t:
         for i in range(done, len(rows), CHUNK):
             ids = range(i, min(i + CHUNK, len(rows)))
-            a[i:ids.stop] = _chunk(rows, backbone, ids, device, skip, net)
+            a[i:ids.stop] = _chunk(rows, backbone, ids, device, skip, net, t.update)
             a.flush()
             _write(place/'done.json', ids.stop)
-            t.update(len(ids))
     del a
     os.replace(part, place/'features.npy')
     (place/'done.json').unlink(missing_ok=True)
