@@ -411,10 +411,10 @@ def test_features_need_a_pretext_task(al):
 def heap(al, tmp_path, monkeypatch):
     "A folder of forty pictures, and a backbone that sees their colours"
     from torch import nn
-    from al_repro.data.backbones import BACKBONES, _MAKERS, backbone, Backbone
+    from al_repro.data.backbones import BACKBONES, _MAKERS, backbone, FrozenNet
     monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'cache'))
     for known in (BACKBONES, _MAKERS): monkeypatch.setitem(known, 'seen', None) # taken out afterwards
-    backbone('seen', 'colours')(lambda: Backbone('seen', nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 'nothing', size=4))
+    backbone('seen', 'colours')(lambda: FrozenNet('seen', nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 'nothing', size=4))
     for i in range(40):
         (tmp_path/'heap'/f'day {i % 3}').mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (9, 7), (6*i, 255*(i % 2), 90)).save(tmp_path/'heap'/f'day {i % 3}'/f'{i:02}, a.png')

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from al_repro.data.backbones import backbone, Backbone, get_backbone
+from al_repro.data.backbones import backbone, FrozenNet, get_backbone
 from al_repro.data.catalog import load
-from al_repro.data.embedding import embed, FileImages
+from al_repro.data.embedding import embed_images
+from al_repro.data.pictures import FileImages
 from al_repro.data.folders import image_files, picture
 
 
@@ -19,7 +20,7 @@ def net(seed=0):
         return nn.Sequential(nn.Conv2d(3, 5, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 @backbone('made-up', "5 numbers from 8x8 pixels")
-def made_up(): return Backbone('made-up', net(), 'nothing', size=8)
+def made_up(): return FrozenNet('made-up', net(), 'nothing', size=8)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
@@ -73,7 +74,7 @@ KILLED = '''
 import sys, time
 import al_repro.data.embedding as e
 sys.path.insert(0, {tests!r})
-from test_features import Backbone, FileImages, net
+from test_features import FrozenNet, net
 e.CHUNK = 16
 chunk = e._chunk
 def slow(*args):
@@ -81,7 +82,7 @@ def slow(*args):
     return chunk(*args)
 e._chunk = slow
 files = sorted(str(p) for p in e.Path({folder!r}).glob('*.png'))
-e.embed(FileImages(files), Backbone('made-up', net(), 'nothing', size=8), 'x', {cache!r}, progress=False)
+e.embed_images(e.FileImages(files), FrozenNet('made-up', net(), 'nothing', size=8), 'x', {cache!r}, progress=False)
 '''
 
 def test_killed_and_resumed(tmp_path, monkeypatch):
@@ -101,9 +102,9 @@ def test_killed_and_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(e, '_chunk', lambda rows, b, ids, *args: asked.append(ids) or chunk(rows, b, ids, *args))
     all_files = FileImages(sorted(map(str, folder.glob('*.png'))))
     b = made_up()
-    z, _ = embed(all_files, b, 'x', tmp_path/'killed', progress=False)
-    assert asked[0].start == rows and asked[-1].stop == 96
-    fresh, _ = embed(all_files, b, 'x', tmp_path/'fresh', progress=False)
+    z, _ = embed_images(all_files, b, 'x', tmp_path/'killed', progress=False)
+    assert asked[0][0] == rows and asked[-1][-1] == 95
+    fresh, _ = embed_images(all_files, b, 'x', tmp_path/'fresh', progress=False)
     assert z.dtype == np.float16 and (z == fresh).all()
     assert not (place/'features.part.npy').exists() and not (place/'done.json').exists()
 
@@ -126,14 +127,14 @@ def test_a_half_done_file_of_something_else_is_not_gone_on_with(tmp_path):
 def test_other_weights_are_refused(tmp_path, cache):
     folder = images(tmp_path/'pngs')
     files = FileImages(sorted(map(str, folder.glob('*.png'))))
-    embed(files, made_up(), 'x', cache, progress=False)
-    embed(files, Backbone('made-up', net(1), 'nothing', size=8), 'x', cache, progress=False)
+    embed_images(files, made_up(), 'x', cache, progress=False)
+    embed_images(files, FrozenNet('made-up', net(1), 'nothing', size=8), 'x', cache, progress=False)
     a, b = sorted(p for p in cache.glob('x-*'))
     (a/'about.json').write_bytes((b/'about.json').read_bytes())
     (b/'about.json').write_text('{}')
     for seed in (0, 1):
         with pytest.raises(ValueError, match='of something else: they have .*; asked for .*move the folder away'):
-            embed(files, Backbone('made-up', net(seed), 'nothing', size=8), 'x', cache, progress=False)
+            embed_images(files, FrozenNet('made-up', net(seed), 'nothing', size=8), 'x', cache, progress=False)
 
 def test_two_at_once(tmp_path):
     "The second waits for the first, and computes nothing"
@@ -186,7 +187,7 @@ def test_efficientnet_lite0(tmp_path):
     a = np.zeros((128, 128, 3), np.uint8)
     a[32:96, 32:96] = 200, 40, 40
     Image.fromarray(a).save(tmp_path/'a.png')
-    z, what = embed(FileImages([str(tmp_path/'a.png')]), b, 'x', tmp_path/'c', progress=False)
+    z, what = embed_images(FileImages([str(tmp_path/'a.png')]), b, 'x', tmp_path/'c', progress=False)
     assert z.shape == (1, 1280) and what['sees'].endswith('bilinear to 128x128, (x/255 - 0.498) / 0.502')
     x = (torch.from_numpy(a).permute(2, 0, 1)[None].float() - 127)/128
     with torch.inference_mode():

@@ -8,7 +8,7 @@ CHOSEN = {
     'data.dataset': 'Dataset dataset data_root',
     'data.images': 'download',
     'data.text': 'text_dataset',
-    'data.backbones': 'Backbone backbone',
+    'data.backbones': 'FrozenNet backbone',
     'data.catalog': 'load',
     'data.pool': 'Pool',
     'models.recipe': 'Recipe',

@@ -106,12 +106,17 @@ def read_labels(path): # a list of int, a list of names
     return [names.index(c) for c in cells], names
 
 # %% ../../nbs/cli/08_files.ipynb #c0de5405
-def read_table(path): # names of the columns, a list of (line number, dict column -> cell)
-    "A table with a header, cut at commas, semicolons or tabs; `ValueError` naming file and line for one that is uneven."
-    text = read_text(path, 'save it as CSV in UTF-8')
+def _cells(text): # a list of (line number, cells)
     first = next((l for l in text.splitlines() if l.strip()), '')
     reader = csv.reader(io.StringIO(text), delimiter=max(',;\t', key=first.count))
-    lines = [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(c.strip() for c in cells)]
+    every = [(reader.line_num, [c.strip() for c in cells]) for cells in reader]
+    return [(i, cells) for i, cells in every if any(cells)]
+
+def read_table(path): # names of the columns, a list of (line number, dict column -> cell)
+    """A table with a header, cut at commas, semicolons or tabs.
+
+    `ValueError` naming file and line for one that is uneven."""
+    lines = _cells(read_text(path, 'save it as CSV in UTF-8'))
     if not lines: raise ValueError(f"{path} is empty; give a table with a header")
     head = [c.lower() for c in lines[0][1]]
     for i, cells in lines[1:]:

@@ -8,6 +8,7 @@ __all__ = ['OF_IMAGES', 'in_flags', 'labelled_of', 'picked', 'csv_of', 'check_wa
 # %% ../../nbs/cli/10_select.ipynb #d8981f02
 import sys
 from pathlib import Path
+from ..checks import need
 from .asked import device_of
 from .files import read_array, read_ids, read_labels
 from .photos import cmd_photos
@@ -61,13 +62,14 @@ OF_IMAGES = 'backbone', 'sheet', 'copy', 'exclude' # flags that go with --images
 
 def check_way(a, arrays): # arguments, names of the array flags
     "`ValueError` for a flag that does not go with the others; --labels becomes one file where there are arrays."
-    given = [f for f in (*arrays, 'labelled') if getattr(a, f)]
-    if a.images and given: raise ValueError(f"--{given[0]} does not go with --images, which makes its own arrays; leave it out")
-    alone = [f for f in OF_IMAGES if getattr(a, f) is not None]
-    if not a.images and alone: raise ValueError(f"--{alone[0]} needs --images FOLDER; give a folder of images")
-    if a.images or not a.labels: return
-    if len(a.labels) > 1: raise ValueError("--labels takes one file where arrays are given; leave the others out")
-    a.labels, = a.labels
+    def given(flags): return next((f'--{f}' for f in flags if getattr(a, f) is not None), None)
+    if a.images:
+        flag = given((*arrays, 'labelled'))
+        return need(not flag, f"{flag} does not go with --images, which makes its own arrays; leave it out")
+    flag = given(OF_IMAGES)
+    need(not flag, f"{flag} needs --images FOLDER; give a folder of images")
+    need(len(a.labels or []) < 2, "--labels takes one file where arrays are given; leave the others out")
+    if a.labels: a.labels, = a.labels
 
 # %% ../../nbs/cli/10_select.ipynb #451c4152
 def cmd_select(a):

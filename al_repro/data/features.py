@@ -16,7 +16,8 @@ import torch
 from ..checks import need
 from .backbones import get_backbone
 from .dataset import check_labels, Dataset
-from .embedding import embed, FileImages, TensorImages
+from .embedding import embed_images
+from .pictures import FileImages, TensorImages
 from .folders import stratified
 
 # %% ../../nbs/data/07c_features.ipynb #ba684835
@@ -107,12 +108,12 @@ def seen_through(
     rows, # `TensorImages` or `FileImages`: those one may label, then the test images
     y, y_test, # (n,) and (m,) int64 tensors, their classes
     classes, # class names
-    net, # a `Backbone`
+    net, # a `FrozenNet`
     pca=None, # components to keep; None: all numbers as they are
-    **how, # cache, progress, device, as for `embed`
+    **how, # cache, progress, device, as for `embed_images`
 ): # a `FeatureDataset`
-    "A data set through a frozen network; errors as for `embed`."
-    z, what = embed(rows, net, name, **how)
+    "A data set through a frozen network; errors as for `embed_images`."
+    z, what = embed_images(rows, net, name, **how)
     n, told = len(y), f'@{net.name}' + (f'+pca{pca}' if pca else '')
     if pca:
         axes = principal(z[:n], pca)
@@ -123,11 +124,12 @@ def seen_through(
     parts = Features(z[:n]), y, Features(z[n:]), y_test
     return FeatureDataset(name + told, *parts, tuple(classes), notes, made)
 
+# %% ../../nbs/data/07c_features.ipynb #56fdf47f
 def through(
     data, # a `Dataset` of images
     name, # of a backbone
     pca=None, size=None, # as for `seen_through`; pixels the backbone sees, None: its own
-    **how, # as for `embed`
+    **how, # as for `embed_images`
 ): # a `FeatureDataset`
     "A data set of images in memory through a backbone. ValueError for one that holds no images."
     images = isinstance(data.x, torch.Tensor) and data.x.dtype == torch.uint8
@@ -139,10 +141,11 @@ def files_through(
     name, # of the data set
     train, test, classes, # (files, labels) twice; class names
     kind, pca=None, size=None, # of a backbone; as for `through`
-    **how, # as for `embed`
+    **how, # as for `embed_images`
 ): # a `FeatureDataset`
     "Image files through a backbone, each at its full size, decoded one by one."
-    files, y = [*train[0], *test[0]], [torch.as_tensor(np.asarray(p[1]), dtype=torch.int64) for p in (train, test)]
+    files = [*train[0], *test[0]]
+    y = [torch.as_tensor(np.asarray(p[1]), dtype=torch.int64) for p in (train, test)]
     return seen_through(name, FileImages(files), *y, classes, get_backbone(kind, size), pca, **how)
 
 # %% ../../nbs/data/07c_features.ipynb #07803653
@@ -160,12 +163,14 @@ def _rows(path): # (n,d) float16 or float32
         raise ValueError(f"row {bad} of {path} holds NaN or infinity; give finite numbers")
     return a if a.dtype in (np.float16, np.float32) else np.asarray(a, np.float32)
 
+def _words(path): # of a text file, one a line
+    return [l for line in path.read_text(encoding='utf-8-sig').splitlines() if (l := line.strip())]
+
 def _labels(folder, part, n): # a list of numbers or of names
     npy, txt = (folder/f'labels{part}.{k}' for k in ('npy', 'txt'))
     path = npy if npy.is_file() else txt
     if not path.is_file(): raise FileNotFoundError(f"no {npy} and no {txt.name}; give a class for each row")
-    if path == npy: y = np.load(npy, allow_pickle=False).tolist()
-    else: y = [line.strip() for line in txt.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+    y = np.load(npy, allow_pickle=False).tolist() if path == npy else _words(txt)
     need(len(y) == n, f"{path} holds {len(y)} labels for {n} rows of features; give one for each", 'data')
     whole_ = all(isinstance(c, int) and c >= 0 for c in y) or all(isinstance(c, str) for c in y)
     need(whole_, f"{path} holds labels such as {y[0]!r}; give numbers from 0 on, or names", 'data')
