@@ -1,6 +1,6 @@
 # Made by tools/nb.py names; do not edit.
 from .checks import BadArgument as BadArgument
-from .data.backbones import Backbone as Backbone
+from .data.backbones import FrozenNet as FrozenNet
 from .data.backbones import backbone as backbone
 from .data.catalog import load as load
 from .data.dataset import Dataset as Dataset

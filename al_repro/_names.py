@@ -1,7 +1,7 @@
 "What `al_repro.NAME` stands for. Made by tools/nb.py names; do not edit."
 NAMES = {
     'BadArgument': 'checks',
-    'Backbone': 'data.backbones',
+    'FrozenNet': 'data.backbones',
     'backbone': 'data.backbones',
     'load': 'data.catalog',
     'Dataset': 'data.dataset',

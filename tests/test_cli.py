@@ -414,12 +414,14 @@ def heap(al, tmp_path, monkeypatch):
     from al_repro.data.backbones import BACKBONES, _MAKERS, backbone, FrozenNet
     monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'cache'))
     for known in (BACKBONES, _MAKERS): monkeypatch.setitem(known, 'seen', None) # taken out afterwards
-    backbone('seen', 'colours')(lambda: FrozenNet('seen', nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 'nothing', size=4))
+    mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    backbone('seen', 'colours')(lambda: FrozenNet('seen', mean, 'nothing', size=4))
     for i in range(40):
         (tmp_path/'heap'/f'day {i % 3}').mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (9, 7), (6*i, 255*(i % 2), 90)).save(tmp_path/'heap'/f'day {i % 3}'/f'{i:02}, a.png')
     monkeypatch.chdir(tmp_path)
-    return lambda *more, k=4, strategy='coreset': al('select', '--images', 'heap', '--backbone', 'seen', '--strategy', strategy, '-k', k, *more)
+    given = 'select', '--images', 'heap', '--backbone', 'seen'
+    return lambda *more, k=4, strategy='coreset': al(*given, '--strategy', strategy, '-k', k, *more)
 
 def csv_rows(path): return list(csv.DictReader(Path(path).open(newline='')))
 
@@ -457,7 +459,7 @@ def test_images_refused(heap):
     Path('far.csv').write_text('file,label\nday 0/99.png,x\n')
     refused(heap('--labels', 'far.csv'), "far.csv, line 2: there is no image 'day 0/99.png' in heap")
     refused(heap('--out', 'one.csv'), '--out one.csv holds labels already')
-    refused(heap(k=41), '--k 41 of 40 images left (40 images, 0 labelled, 0 excluded or unreadable); choose 40 or fewer')
+    refused(heap(k=41), '--k 41 of 40 images left (40 images, 0 labelled, 0 excluded or unreadable)')
     refused(heap('--labels', 'one.csv', '--exclude', 'no.txt', k=40), 'images left (40 images, 4 labelled,')
     refused(heap(strategy='margin'), 'needs class probabilities, and there are no labels yet')
     refused(heap('--probs', 'p.npy'), '--probs does not go with --images')
@@ -468,5 +470,6 @@ def test_images_refused(heap):
     refused(heap('--images', 'none'), 'no images in none')
 
 def test_flags_of_images_alone(al, arrays):
-    refused(al('select', '--probs', 'p.npy', '--strategy', 'margin', '-k', 3, '--sheet', 'x.html'), '--sheet needs --images FOLDER')
-    refused(al('select', '--probs', 'p.npy', '--labelled', 'ids.txt', '--labels', 'y.txt', 'y.txt', '--strategy', 'margin', '-k', 3), '--labels takes one file')
+    given = 'select', '--probs', 'p.npy', '--strategy', 'margin', '-k', 3
+    refused(al(*given, '--sheet', 'x.html'), '--sheet needs --images FOLDER')
+    refused(al(*given, '--labelled', 'ids.txt', '--labels', 'y.txt', 'y.txt'), '--labels takes one file')
