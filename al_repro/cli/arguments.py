@@ -70,7 +70,7 @@ def parser(): # an `ArgumentParser`
     _report_arguments(add('report', cmd_report, 'tables, figures and report.html from the records of a folder'))
     _merge_arguments(add('merge', cmd_merge, 'copy the records of several folders into one', MERGED_TEXT))
     _study_arguments(add('study', cmd_study, 'measure a study, or what is missing of it', SEEDS_TEXT))
-    _select_arguments(add('select', cmd_select, 'pick with a strategy, from arrays on disk or a folder of images', PICKS_TEXT))
+    _select_arguments(add('select', cmd_select, 'pick from arrays on disk, or a folder of images', PICKS_TEXT))
     return p
 
 # %% ../../nbs/cli/12_arguments.ipynb #06fcb2f5

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BACKBONES', 'FrozenNet', 'square', 'as_input', 'backbone', 'backbones', 'get_backbone', 'headless', 'weights_file',
-           'efficientnet_lite0', 'torchvision_backbone']
+           'efficientnet_lite0']
 
 # %% ../../nbs/data/07_backbones.ipynb #809f1ba4
 import hashlib
@@ -108,7 +108,7 @@ def get_backbone(
     ValueError for an unknown name, ImportError for a package that is missing,
     OSError where weights can neither be found nor fetched."""
     if name not in _MAKERS: plugins()
-    if name.startswith(_TORCHVISION): return torchvision_backbone(name[len(_TORCHVISION):]).at(size)
+    if name.startswith(_TORCHVISION): return _torchvision_backbone(name[len(_TORCHVISION):]).at(size)
     if name not in _MAKERS:
         known = ', '.join(BACKBONES)
         raise BadArgument(f"unknown backbone {name!r}{nearest(name, _MAKERS)}; there are {known}", 'backbone')
@@ -158,7 +158,7 @@ def efficientnet_lite0(): # a `FrozenNet`
 # %% ../../nbs/data/07_backbones.ipynb #2dd4f451
 BACKBONES['torchvision:MODEL'] = "any classification model of torchvision; weights are downloaded on first use"
 
-def torchvision_backbone(
+def _torchvision_backbone(
     name, # as in torchvision.models, e.g. resnet50
 ): # a `FrozenNet`
     """A classification model of torchvision with its newest weights.
