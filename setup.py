@@ -35,6 +35,6 @@ setup(
     package_data={lib: ['*.pyi']},
     python_requires=f">={cfg['min_python']}",
     install_requires=needs('requirements'),
-    extras_require={o: needs(f'{o}_requirements') for o in ('dev', 'jupyter', 'keras', 'apricot', 'dask')},
+    extras_require={o: needs(f'{o}_requirements') for o in ('dev', 'jupyter', 'keras', 'apricot', 'dask', 'backbone')},
     entry_points={'console_scripts': needs('console_scripts'), 'nbdev': [f"{lib}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False)

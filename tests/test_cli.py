@@ -1,5 +1,5 @@
 "The console script: runs, resumes and reports; errors are one line and exit code 2"
-import errno, os, re, subprocess, sys
+import csv, errno, io, os, re, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -520,3 +520,73 @@ def test_out_of_memory_is_one_line(al, arrays, monkeypatch):
 def test_features_need_a_pretext_task(al):
     refused(al(*FEW[:-1], 'random,activeft'), 'strategy activeft needs features', 'has no pretext task')
     assert not Path('al_repro_runs').exists()
+
+
+# ---- select --images
+
+@pytest.fixture
+def heap(al, tmp_path, monkeypatch):
+    "A folder of forty pictures, and a backbone that sees their colours"
+    from torch import nn
+    from al_repro.data.backbones import BACKBONES, _MAKERS, backbone, FrozenNet
+    monkeypatch.setenv('AL_REPRO_ASSETS', str(tmp_path/'cache'))
+    for known in (BACKBONES, _MAKERS): monkeypatch.setitem(known, 'seen', None) # taken out afterwards
+    mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    backbone('seen', 'colours')(lambda: FrozenNet('seen', mean, 'nothing', size=4))
+    for i in range(40):
+        (tmp_path/'heap'/f'day {i % 3}').mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (9, 7), (6*i, 255*(i % 2), 90)).save(tmp_path/'heap'/f'day {i % 3}'/f'{i:02}, a.png')
+    monkeypatch.chdir(tmp_path)
+    given = 'select', '--images', 'heap', '--backbone', 'seen'
+    return lambda *more, k=4, strategy='coreset': al(*given, '--strategy', strategy, '-k', k, *more)
+
+def csv_rows(path): return list(csv.DictReader(Path(path).open(newline='')))
+
+def label(path, classes=('even', 'odd')):
+    "Fill in a table of picks"
+    rows = [r | dict(label=classes[int(r['file'][-9:-7]) % 2 if len(classes) > 1 else 0]) for r in csv_rows(path)]
+    with Path(path).open('w', newline='') as f:
+        w = csv.DictWriter(f, rows[0])
+        w.writeheader()
+        w.writerows(rows)
+
+def test_two_rounds_of_images(heap):
+    code, out, err = heap('--out', 'one.csv', '--sheet', 'one.html', '--copy', 'copies')
+    assert (code, out) == (0, '') and '4 picks of coreset: table one.csv, page one.html, copies copies' in err
+    rows = csv_rows('one.csv')
+    assert [*rows[0]] == ['rank', 'file', 'label', 'score', 'reason'] and len({r['file'] for r in rows}) == 4
+    assert all((Path('copies')/r['file']).is_file() for r in rows)
+    assert Path('one.html').read_text().count('<figure>') == 4
+    label('one.csv')
+    code, out, err = heap('--labels', 'one.csv', '--out', 'two.csv', strategy='random', k=6)
+    assert code == 0 and 'linear model of 4 labels in 2 classes' in err
+    label('two.csv')
+    code, out, err = heap('--labels', 'one.csv', 'two.csv', strategy='margin', k=3)
+    picks = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0 and 'linear model of 10 labels' in err and all(p['reason'].startswith('looks like') for p in picks)
+    assert not {p['file'] for p in picks} & {r['file'] for r in rows + csv_rows('two.csv')}
+    scores = [float(p['score']) for p in picks]
+    assert scores == sorted(scores, reverse=True)
+    assert heap('--labels', 'one.csv', 'two.csv', strategy='margin', k=3)[1] == out
+
+def test_images_refused(heap):
+    heap('--out', 'one.csv')
+    label('one.csv')
+    Path('no.txt').write_text('day 1/*\n')
+    Path('far.csv').write_text('file,label\nday 0/99.png,x\n')
+    refused(heap('--labels', 'far.csv'), "far.csv, line 2: there is no image 'day 0/99.png' in heap")
+    refused(heap('--out', 'one.csv'), '--out one.csv holds labels already')
+    refused(heap(k=41), '--k 41 of 40 images left (40 images, 0 labelled, 0 excluded or unreadable)')
+    refused(heap('--labels', 'one.csv', '--exclude', 'no.txt', k=40), 'images left (40 images, 4 labelled,')
+    refused(heap(strategy='margin'), 'needs class probabilities, and there are no labels yet')
+    refused(heap('--probs', 'p.npy'), '--probs does not go with --images')
+    refused(heap('--images', 'nowhere'), '--images nowhere is no folder')
+    refused(heap('--copy', 'heap/more'), 'choose a folder outside')
+    refused(heap('--backbone', 'sen'), "unknown backbone 'sen'; did you mean 'seen'?")
+    Path('none').mkdir()
+    refused(heap('--images', 'none'), 'no images in none')
+
+def test_flags_of_images_alone(al, arrays):
+    given = 'select', '--probs', 'p.npy', '--strategy', 'margin', '-k', 3
+    refused(al(*given, '--sheet', 'x.html'), '--sheet needs --images FOLDER')
+    refused(al(*given, '--labelled', 'ids.txt', '--labels', 'y.txt', 'y.txt'), '--labels takes one file')

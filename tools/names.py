@@ -8,6 +8,7 @@ CHOSEN = {
     'data.dataset': 'Dataset dataset data_root',
     'data.images': 'download',
     'data.text': 'text_dataset',
+    'data.backbones': 'FrozenNet backbone',
     'data.catalog': 'load',
     'data.pool': 'Pool',
     'models.recipe': 'Recipe',

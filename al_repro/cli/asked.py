@@ -9,7 +9,6 @@ __all__ = ['DEFAULTS', 'AS_TEXT', 'split_strategies', 'own_specs', 'specs_of', '
 # %% ../../nbs/cli/00_asked.ipynb #8dce0f19
 import argparse, shlex
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 # %% ../../nbs/cli/00_asked.ipynb #34277b11
 def split_strategies(
@@ -54,11 +53,8 @@ def specs_of(
 def data_of(name): # the data set's name, and its number of training rows where that matters
     "The folder's full path for folder:PATH; `ValueError` and `FileNotFoundError` as in `load`."
     if not name.startswith('folder:'): return name, None
-    from al_repro.data.folders import folder_files
-    from al_repro.data.catalog import load
-    path = Path(name[len('folder:'):]).expanduser().resolve()
-    if not path.is_dir(): load(f'folder:{path}')
-    return f'folder:{path}', len(folder_files(path)[0][0])
+    from al_repro.data.catalog import folder_rows
+    return folder_rows(name)
 
 def choose(
     name, # dal, dal-q100, or a pattern such as 'dal-q1*'

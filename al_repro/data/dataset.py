@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'READERS', 'Dataset', 'check_labels', 'fingerprint', 'bilinear_weights', 'to_square', 'check_size', 'show',
-           'data_root', 'dataset']
+           'data_root', 'asset_cache', 'dataset']
 
 # %% ../../nbs/data/00_dataset.ipynb #6d31ccb7
 import hashlib, os
@@ -140,6 +140,11 @@ def data_root(root=None): # a folder, or None
     "The folder of data sets: `root`, else `AL_REPRO_DATA`, else `al_repro` in the user's cache."
     cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     return Path(root or os.environ.get('AL_REPRO_DATA') or Path(cache)/'al_repro').expanduser()
+
+def asset_cache(): # a Path
+    "The folder of label-free assets: `AL_REPRO_ASSETS`, else `al_repro/assets` in the user's cache folder."
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')/'al_repro'/'assets'
+    return Path(os.environ.get('AL_REPRO_ASSETS') or cache).expanduser()
 
 # %% ../../nbs/data/00_dataset.ipynb #6451eeb3
 DATASETS = {} # name -> what it is

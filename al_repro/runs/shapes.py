@@ -80,7 +80,7 @@ RECORD = {
     'identity': TEXT,
     'strategy_version': WHOLE,
     'model_version': WHOLE,
-    'data': dict(name=TEXT, fingerprint=TEXT, n=WHOLE, n_test=WHOLE, classes=[TEXT]),
+    'data': dict(name=TEXT, fingerprint=TEXT, n=WHOLE, n_test=WHOLE, classes=[TEXT]) | {'notes?': TEXT},
     'versions': DICT,
     'device': TEXT,
     'members': [WHOLE],
