@@ -11,8 +11,8 @@ import torch
 from ..checks import check_number, check_whole, need
 from ..query.strategy import strategy
 from ..select.balls import ball_cover, pure_delta
-from ..select.kmeans import weighted_kmeans
 from .points import check_on, check_some, needs_points, points
+from .typiclust import clusters_of
 
 # %% ../../nbs/strategies/78_probcover.ipynb #03bba2bd
 def probcover_delta(
@@ -24,7 +24,7 @@ def probcover_delta(
 ): # radius
     "The largest radius at which a share `purity` of the balls lies in one cluster (Yehuda et al., 2022, section 3)."
     rng = np.random.default_rng(seed)
-    labels = weighted_kmeans(x, min(clusters, len(x)), seed=rng, steps=50).labels
+    labels = clusters_of(x, clusters, rng)
     rows = None
     if judged is not None and judged < len(x): rows = np.sort(rng.choice(len(x), judged, replace=False))
     return pure_delta(x, labels, purity, rows)

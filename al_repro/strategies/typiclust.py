@@ -47,14 +47,14 @@ def clusters_of(
     x, # (n,d) rows
     k, # clusters
     rng, # a numpy generator
-    rows=20, # a cluster, on which more than 50 are found
+    rows=10_000, # on which they are found, but at least 20 a cluster
 ): # (n,) cluster of each row
-    "K-means; with more than 50 clusters found on a sample, then moved once by all rows."
-    k = min(k, len(x))
-    if k <= 50 or len(x) <= rows*k: return weighted_kmeans(x, k, seed=rng, steps=50).labels
-    some = np.sort(rng.choice(len(x), rows*k, replace=False))
-    start = weighted_kmeans(x[torch.from_numpy(some)], k, seed=rng, steps=20).centers
-    return lloyd(x, start, steps=1).labels
+    "K-means, at most 50 steps; found on a sample of a large pool, then moved by all rows in three steps more."
+    k, rows = min(k, len(x)), max(rows, 20*k)
+    if len(x) <= rows: return weighted_kmeans(x, k, seed=rng, steps=50).labels
+    some = np.sort(rng.choice(len(x), rows, replace=False))
+    start = weighted_kmeans(x[torch.from_numpy(some)], k, seed=rng, steps=50).centers
+    return lloyd(x, start, steps=3).labels
 
 # %% ../../nbs/strategies/76_typiclust.ipynb #ddf383bd
 SMALL_CLUSTER = 5 # rows of a cluster that is dropped
