@@ -1,5 +1,7 @@
 # Made by tools/nb.py names; do not edit.
 from .checks import BadArgument as BadArgument
+from .data.backbones import FrozenNet as FrozenNet
+from .data.backbones import backbone as backbone
 from .data.catalog import load as load
 from .data.dataset import Dataset as Dataset
 from .data.dataset import data_root as data_root

@@ -1,6 +1,8 @@
 "What `al_repro.NAME` stands for. Made by tools/nb.py names; do not edit."
 NAMES = {
     'BadArgument': 'checks',
+    'FrozenNet': 'data.backbones',
+    'backbone': 'data.backbones',
     'load': 'data.catalog',
     'Dataset': 'data.dataset',
     'data_root': 'data.dataset',

@@ -75,7 +75,7 @@ import sys, time
 import al_repro.data.embedding as e
 sys.path.insert(0, {tests!r})
 from test_features import FrozenNet, net
-e.CHUNK = 16
+e.STRETCH = 16
 chunk = e._chunk
 def slow(*args):
     time.sleep(.3)
@@ -96,7 +96,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch):
     place = done[0].parent
     rows = json.loads(done[0].read_text())
     assert 16 <= rows < 96 and not (place/'features.npy').exists() and (place/'features.part.npy').exists()
-    monkeypatch.setattr('al_repro.data.embedding.CHUNK', 16)
+    monkeypatch.setattr('al_repro.data.embedding.STRETCH', 16)
     import al_repro.data.embedding as e
     chunk, asked = e._chunk, []
     monkeypatch.setattr(e, '_chunk', lambda rows, b, ids, *args: asked.append(ids) or chunk(rows, b, ids, *args))

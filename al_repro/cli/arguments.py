@@ -30,7 +30,9 @@ EXAMPLES = dict(
     merge='''al_repro merge first second --out all''',
     report='''al_repro report al_repro_runs
   al_repro report results/dal-q100-mnist-quick --out page''',
-    select='''al_repro select --probs p.npy --labelled ids.txt --strategy margin --k 10
+    select='''al_repro select --images ~/photos --strategy activeft --k 50 --out picks.csv --sheet picks.html
+  al_repro select --images ~/photos --labels picks.csv --strategy margin --k 50 --out more.csv --sheet more.html
+  al_repro select --probs p.npy --labelled ids.txt --strategy margin --k 10
   al_repro select --embeds e.npy --labelled ids.txt --strategy coreset --k 100 --out picks.csv
   al_repro select --embeds e.npy --labelled ids.txt --strategy "dal(mini_queries=5)" --k 50 --seed 1''')
 
@@ -46,7 +48,8 @@ A seed that cannot be measured is reported, at once and at the end; the others g
 Exit code: 0 all seeds are there, 2 an error, 3 the deadline came first,
 4 a seed could not be measured and all others are there, 130 interrupted."""
 PICKS_TEXT = """: CSV with rank, id and score
-(empty where a strategy has none). Arrays have one row for each row of the data set; ids are row numbers."""
+(empty where a strategy has none). Arrays have one row for each row of the data set; ids are row numbers.
+With --images the CSV has file names, reasons and an empty column label: fill it in, and give it back as --labels."""
 MERGED_TEXT = """.
 Records that are there twice are copied once. The same run with other content, other data under
 one name and strategies in several versions are refused, and nothing is written."""
@@ -68,7 +71,7 @@ def parser(): # an `ArgumentParser`
     _report_arguments(add('report', cmd_report, 'tables, figures and report.html from the records of a folder'))
     _merge_arguments(add('merge', cmd_merge, 'copy the records of several folders into one', MERGED_TEXT))
     _study_arguments(add('study', cmd_study, 'measure a study, or what is missing of it', SEEDS_TEXT))
-    _select_arguments(add('select', cmd_select, 'pick ids with a strategy from arrays on disk', PICKS_TEXT))
+    _select_arguments(add('select', cmd_select, 'pick from arrays on disk, or a folder of images', PICKS_TEXT))
     return p
 
 # %% ../../nbs/cli/12_arguments.ipynb #06fcb2f5
@@ -125,8 +128,18 @@ def _merge_arguments(arg):
         help='folder to copy to; what it holds already is compared like the rest')
 
 # %% ../../nbs/cli/12_arguments.ipynb #a6b11480
+def _image_arguments(arg):
+    "Those for a folder of images."
+    arg('--images', metavar='FOLDER', help='choose from a folder of images instead of arrays')
+    arg('--backbone', metavar='NAME',
+        help='frozen network to see them through, of `al_repro list backbones` (default: efficientnet-lite0)')
+    arg('--sheet', metavar='PICKS.html', help='a page of thumbnails to write')
+    arg('--copy', metavar='DIR', help='folder to copy the picked images to')
+    arg('--exclude', metavar='FILE', help='images never to pick: a path or a pattern such as trash/* a line')
+
 def _select_arguments(arg):
     "The arguments of `select`."
+    _image_arguments(arg)
     arg('--probs', metavar='P.npy', help='(n,c) class probabilities')
     arg('--embeds', metavar='E.npy', help='(n,d) embeddings')
     arg('--mc', metavar='M.npy', help='(n,t,c) probabilities of t Monte Carlo samples or ensemble members')
@@ -135,11 +148,12 @@ def _select_arguments(arg):
     arg('--losses', metavar='L.npy', help='(n,) pretext losses')
     arg('--labelled', metavar='IDS',
         help='row numbers that carry a label: text, CSV with a column id, or .npy (default: none)')
-    arg('--labels', metavar='Y', help='their classes, numbers or names, in the same order')
+    arg('--labels', metavar='Y', nargs='+',
+        help='their classes, numbers or names, in the same order; with --images tables with the columns file and label')
     arg('--round', type=int, default=0, help='queries made before this one (default: 0)')
     arg('--strategy', required=True, metavar='NAME', help='e.g. margin or "dal(mini_queries=5)"')
     arg('-k', '--k', required=True, type=above_zero(int), help='how many ids to pick')
     arg('--device', default='cpu', choices=['cpu', 'cuda', 'auto'],
-        help='for strategies that train or compare distances (default: cpu)')
+        help='for the backbone, and strategies that train or compare distances (default: cpu)')
     arg('--seed', type=int, default=0, help='of strategies that draw at random (default: 0)')
     arg('--out', metavar='PICKS.csv', help='file to write (default: standard output)')

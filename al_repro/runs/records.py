@@ -64,6 +64,7 @@ def today(): # text
 def new_record(protocol, spec, seed, data, initial, device, members):
     "The record of a run that has not begun; `versions.begun` is the day on which it did, kept when it is resumed."
     model, kind = protocol.recipe.model, dict(name=data.name, fingerprint=data.fingerprint)
+    if notes := getattr(data, 'notes', ''): kind['notes'] = notes # what features were learned from
     return dict(
         format=FORMAT, protocol=protocol.json(), spec=spec.json(), label=str(spec), seed=seed,
         identity=identity(protocol, spec, data.fingerprint),

@@ -8,7 +8,8 @@ __all__ = ['AS_IT_IS', 'SHEET', 'as_picture', 'thumbnail', 'card', 'cards', 'con
 # %% ../../nbs/show/04_sheets.ipynb #dfb922a7
 import base64, io
 import numpy as np
-from .report import Html, tag, whole_page
+from .markup import Html, tag
+from .page import whole_page
 
 # %% ../../nbs/show/04_sheets.ipynb #2125587c
 def as_picture(

@@ -111,7 +111,8 @@ def _each(records, f): # text
 
 def _data_line(r): # text
     d = r['data']
-    return f"{d['name']}: {d['n']:,} + {d['n_test']:,} images, fingerprint {d['fingerprint']}"
+    notes = f" ({d['notes']})" if d.get('notes') else '' # what features were learned from
+    return f"{d['name']}: {d['n']:,} + {d['n_test']:,} images, fingerprint {d['fingerprint']}{notes}"
 
 def _versions_line(r): # text
     return ', '.join(f'{k} {v}' for k, v in r['versions'].items() if k != 'begun')

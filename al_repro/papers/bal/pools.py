@@ -12,7 +12,8 @@ from ...models.assets import prepare
 from ...models.train import keep_memory
 from .protocols import BETAS, like, scaled
 from ...runs.records import entropy_of
-from ...runs.starts import asset_cache, make_query, rows_in_play
+from ...data.dataset import asset_cache
+from ...runs.starts import make_query, rows_in_play
 from ...strategies.bal import sorted_ids, sub_pools
 from ...strategies.pt4al import loss_order
 
