@@ -74,6 +74,7 @@ def inverse_curvature(
     spread.mul_(1.0001) # float32
     return torch.cholesky_inverse(torch.linalg.cholesky(h)).squeeze(0)
 
+# %% ../../nbs/models/11_heads.ipynb #5ef3a969
 def dots(a, b): # (m,c,d), (m,c,d) -> (m,)
     return (a*b).sum((1, 2))
 
@@ -148,6 +149,7 @@ def descend(problem, steps, most, tol): # (m,c,d+1) weights and bias, (m,) loss,
         w, g, inverse_g = new, new_g, new_inverse_g
     return w, loss, ~live
 
+# %% ../../nbs/models/11_heads.ipynb #5ed84348
 @plain_torch()
 @torch.no_grad()
 def fit_logistic(
