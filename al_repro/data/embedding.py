@@ -169,16 +169,20 @@ def _chunk(rows, backbone, ids, device, skip, net, tick): # (b,d) float16; NaN w
     return np.concatenate(parts)
 
 # %% ../../nbs/data/07b_embedding.ipynb #9114b542
+def _kept(place, same): # keys, features; none where they are damaged or not `same`
+    "What a folder of the cache holds of one network."
+    try:
+        about = json.loads((place/'about.json').read_text())
+        if any(about.get(k) != v for k, v in same.items()): return (), None
+        return np.load(place/'keys.npy'), read_features(place, about)
+    except (ValueError, OSError, KeyError): return (), None
+
 def known_rows(cache, what, keys): # dict row -> (features, their row)
     "Images that the same network has seen in another folder of the cache."
     found, at = {}, {k.tobytes(): i for i, k in enumerate(keys)}
     same = {k: what[k] for k in ('version', 'backbone', 'weights', 'sees', 'd')}
     for place in sorted(p.parent for p in Path(cache).glob('*/keys.npy')):
-        try:
-            about = json.loads((place/'about.json').read_text())
-            if any(about.get(k) != v for k, v in same.items()): continue
-            old, a = np.load(place/'keys.npy'), read_features(place, about)
-        except (ValueError, OSError, KeyError): continue # what is damaged is of no use here
+        old, a = _kept(place, same)
         hits = [(at.get(k.tobytes()), j) for j, k in enumerate(old)]
         found |= {i: (a, j) for i, j in hits if i is not None and np.isfinite(a[j]).all()}
     return found

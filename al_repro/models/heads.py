@@ -122,7 +122,9 @@ def stepped(
 def in_span(
     x, # (m,n,d), n below d
 ): # (m,n,n) rows; a function of (m,c,n) weights for them that gives (m,c,d)
-    "Rows in as many coordinates as there are rows; their squares are longer by a hundred-thousandth, so that no root is of 0."
+    """Rows in as many coordinates as there are rows.
+
+    Their squares are longer by a hundred-thousandth, so that no root is of 0."""
     k = torch.bmm(x, x.transpose(1, 2))
     spread = k.diagonal(dim1=1, dim2=2)
     spread.add_(1e-5*spread.mean(1, keepdim=True) + 1e-20)

@@ -79,16 +79,31 @@ LINEAR = ( # on the linear head, at every budget
     'clustered(beta=10)',
     'wclustered(beta=10)',
     'submodular(beta=10)',
-    'fass(beta=10)')
+    'fass(beta=10)',
+    'badge',
+    'cal',
+    'cluster_margin',
+    'dropquery',
+    'typiclust',
+    'probcover',
+    'maxherding',
+    'uherding',
+    'representative')
 WITH_SAMPLES = ( # on the head with dropout, at the tiny and the small budget
     'random',
     'margin',
     'bald',
     'variation_ratio',
-    'dbal_entropy')
-TINY = () # of WITH_SAMPLES, beside these at the tiny budget alone
-OWN = ('random',) # and what chooses its first batch too, without a label: tiny budget
-STRONG = ('random', 'margin', 'entropy', 'coreset') # once more with other penalties
+    'dbal_entropy',
+    'powerbald')
+TINY = ('batchbald',) # of WITH_SAMPLES, beside these at the tiny budget alone
+OWN = ( # choose their first batch too, without a label: tiny budget
+    'random',
+    'typiclust',
+    'probcover',
+    'maxherding',
+    'representative')
+STRONG = ('random', 'margin', 'entropy', 'coreset', 'badge', 'typiclust') # once more with other penalties
 
 def specs(*names): # a tuple of `Spec`s
     return tuple(map(Spec.parse, names))
@@ -100,6 +115,7 @@ LEFT_OUT = {
     'dfal': 'looks for small changes of an image',
     'bal': 'has experiments of its own',
     'pt4al': 'needs a pretext loss, which a frozen network has not',
+    'top_loss': 'needs a pretext loss, which a frozen network has not',
     'activeft': 'moves every batch by gradient steps over all rows: hours at large budgets',
     'robust_coreset': 'takes up to three minutes a round',
     'chunk_egl': 'what some code does, not what is meant',
