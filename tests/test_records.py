@@ -86,6 +86,15 @@ def test_committed_run_again(file, fresh):
     torches = f"torch {old['versions']['torch']}, now {versions()['torch']}"
     print('equal to the last bit' if same_run(new, old) else f"equal but for rounding ({torches})")
 
+def test_every_record_still_says_what_was_run():
+    "Where a module lies, or how a line is written, changes nothing: not one run turns stale, or becomes another"
+    kept, damaged = load_records(COMMITTED.parent.parent/'results')
+    assert len(kept) > 1900 and not damaged
+    for r in kept:
+        spec = Spec.make(r['spec']['name'], **r['spec']['options'])
+        assert identity(from_json(r['protocol']), spec, r['data']['fingerprint']) == r['identity'], r['label']
+        assert stale_reason(r) == '', (r['protocol']['name'], r['label'], r['seed'])
+
 @pytest.mark.parametrize('change', ['loss', 'accuracy', 'picks', 'initial', 'rounds'])
 def test_close_sees_a_change(change, records):
     old = records['margin']
