@@ -32,7 +32,7 @@ def test_metadata():
     except metadata.PackageNotFoundError: pytest.skip('al_repro is not installed; pip install -e ".[dev]"')
     import al_repro
     assert dist.version == nb.config().version == al_repro.__version__
-    assert set(dist.metadata.get_all('Provides-Extra')) == {'dev', 'jupyter', 'keras', 'apricot', 'dask'}
+    assert set(dist.metadata.get_all('Provides-Extra')) == {'dev', 'jupyter', 'keras', 'apricot', 'dask', 'backbone'}
     needed = [o for o in dist.requires if 'extra ==' not in o]
     assert {re.match(r'[\w-]+', o)[0] for o in needed} >= {'numpy', 'torch', 'pandas'}
     assert not any('==' in o or '<' in o for o in needed), 'runtime requirements are lower bounds'

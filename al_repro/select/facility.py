@@ -135,11 +135,11 @@ def _greedy(dist, count, ties, picks, k, floor, near=None):
         torch.minimum(near, dist[torch.tensor([at], device=near.device)][0], out=near)
 
 # %% ../../nbs/select/06_facility.ipynb #de028fcd
-@plain_torch()
 def _floor(sq, n): # a number
     "Gains below this are rounding, for `n` rows with squared lengths `sq`: nothing in float64."
     return 8 * torch.finfo(sq.dtype).eps * n * float(sq.max()) if sq.dtype == torch.float32 else 0.
 
+@plain_torch()
 def facility_location(
     x, # (n,d) numpy or torch, on any device
     k, # how many

@@ -7,7 +7,7 @@ __all__ = ['check_herding', 'maxherding', 'tempered', 'calibration_error', 'cali
            'label_distance', 'check_uherding', 'uherding']
 
 # %% ../../nbs/strategies/80_herding.ipynb #7f127b8e
-import warnings
+import random, warnings
 import numpy as np
 import torch
 from ..checks import check_number, need
@@ -86,7 +86,9 @@ def out_of_fold(
     n_classes, rng, folds=5,
 ): # (l,c) probabilities of rows by regressions that were not fitted on them
     "Cross-validated probabilities of a new last layer."
+    state = random.getstate() # importing scikit-learn draws from the caller's generator
     from sklearn.linear_model import LogisticRegression
+    random.setstate(state)
     probs, order = np.zeros((len(labels), n_classes)), rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind='stable')] # each fold has its share of a class
     for f in range(folds):

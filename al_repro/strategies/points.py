@@ -33,7 +33,7 @@ def points(
     query, # a `Query`
     ids, # (m,) row ids
     on='features', # or embeds, or x
-    unit=True, # scale rows to length 1; a row of zeros stays as it is
+    unit=True, # scale rows to length 1, so that where 0 lies matters; a row of zeros stays as it is
 ): # (m,d) float tensor on the query's device
     "Where rows lie; `ValueError` for NaN."
     rows = check_finite_rows(np.asarray(query.rows(on, ids)), on)
