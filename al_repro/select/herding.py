@@ -8,9 +8,9 @@ __all__ = ['herding', 'soft_coverage']
 # %% ../../nbs/select/16_herding.ipynb #f690f24b
 import numpy as np
 import torch
-from ..checks import check_number, need
+from ..checks import check_number
 from ..models.contexts import plain_torch
-from .arrays import check_finite, check_k, check_ties, near_origin, points_and_centers, to_numpy
+from .arrays import check_finite, check_k, check_ties, check_weights, near_origin, points_and_centers
 from .facility import _Distances, _greedy, nearest_squared
 
 # %% ../../nbs/select/16_herding.ipynb #e39cccfb
@@ -23,15 +23,6 @@ class _Missing(_Distances):
         d = super().compute(i, out)
         d[d <= self.tiny] = 0 # copies serve each other fully
         return d.div_(-self.h**2).expm1_().neg_()
-
-def _needed(weights, n):
-    "(n,) float64 weights, checked; ones for None"
-    if weights is None: return np.ones(n)
-    w = to_numpy(weights).astype(float)
-    need(w.shape == (n,), f'weights has shape {w.shape}; give one per row of x, shape ({n},)', 'weights')
-    bad = ~((w >= 0) & np.isfinite(w))
-    need(not bad.any(), f'weights[{bad.argmax()}] is {w[bad.argmax()]}; give finite weights >= 0', 'weights')
-    return w
 
 # %% ../../nbs/select/16_herding.ipynb #9e94c32c
 @plain_torch()
@@ -50,7 +41,7 @@ def herding(
     x, centers = points_and_centers(x, centers)
     n, k, picks = len(x), check_k(k, len(x), 'rows of x'), []
     if centers is not None: check_finite(centers, 'centers')
-    ties, w = check_ties(ties, n), torch.from_numpy(_needed(weights, n))
+    ties, w = check_ties(ties, n), torch.from_numpy(check_weights(weights, n))
     own = torch.arange(n) if ties is None else torch.from_numpy(ties)
     if k == 0: return np.empty(0, np.int64)
     for moved, sq, shift in near_origin(x, 'x'):
@@ -78,4 +69,4 @@ def soft_coverage(
     *_, (moved, sq, shift) = near_origin(x, 'x')
     if centers is None: return 0.
     kernel = nearest_squared(moved, sq, centers.to(shift) - shift).div_(-h**2).exp_()
-    return float(kernel.cpu().double() @ torch.from_numpy(_needed(weights, len(x))))/len(x)
+    return float(kernel.cpu().double() @ torch.from_numpy(check_weights(weights, len(x))))/len(x)

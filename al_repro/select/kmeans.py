@@ -16,19 +16,16 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from ..checks import need
 from ..models.contexts import plain_torch
 from .arrays import (
-    by_ties, check_finite, check_k, check_ties, first_best, float_types, near_origin,
-    points_and_centers, to_numpy, to_points)
+    by_ties, check_finite, check_k, check_ties, check_weights, first_best, float_types, near_origin,
+    points_and_centers, to_points)
 
 # %% ../../nbs/select/08_kmeans.ipynb #aca14081
 def _weights(weights, n):
     "(n,) float64 on the CPU, checked; ones for None"
-    w = np.ones(n) if weights is None else to_numpy(weights).astype(float)
-    def must(condition, message): need(condition, message, 'weights')
-    must(w.shape == (n,), f'weights has shape {w.shape}; give one per row of x, shape ({n},)')
-    bad = ~((w >= 0) & (w < math.inf))
-    if bad.any(): must(False, f'weights[{(i := bad.argmax())}] is {w[i]}; give finite weights >= 0')
-    must(w.any(), 'weights are all 0; give at least one row a positive weight')
-    must(w.sum() < math.inf, 'weights add up to more than a float can hold; divide them by the largest')
+    w = check_weights(weights, n)
+    need(w.any(), 'weights are all 0; give at least one row a positive weight', 'weights')
+    sums = 'weights add up to more than a float can hold; divide them by the largest'
+    need(w.sum() < math.inf, sums, 'weights')
     return torch.from_numpy(w)
 
 # %% ../../nbs/select/08_kmeans.ipynb #ef7fcea4

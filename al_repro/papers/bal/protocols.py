@@ -11,22 +11,14 @@ __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c0cda2bf
 from dataclasses import replace
 from ...checks import need
-from ...data.catalog import DIGITS, family
+from ...data.catalog import TRAINING_ROWS, family
 from ...models.pretext import NORMS, PRETEXTS, Pretext, TASKS
 from ...models.recipe import LAST, Recipe
 from ...query.spec import Spec
 from ...runs.protocol import Protocol
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #06f19886
-ROWS = { # to label
-    'digits': DIGITS,
-    'mnist': 60_000,
-    'fashion-mnist': 60_000,
-    'cifar10': 50_000,
-    'cifar100': 50_000,
-    'svhn': 73_257,
-    'caltech101': 6941,
-    'tiny-imagenet': 100_000}
+ROWS = {k: n for k, n in TRAINING_ROWS.items() if k != 'newsgroups'} # to label: images only
 BUDGETS = { # share at the start, share of a query, queries
     'base': (.1, .05, 6),
     'large': (.1, .1, 9),
