@@ -39,12 +39,12 @@ def kind_of(data, n=None): # a key of BUDGETS; n: rows to label, None: as known
 # %% ../../../nbs/papers/features/00_protocols.ipynb #029d451d
 CANDIDATES = (.005, .05, .5, 5., 50.)
 DEFAULT = .5 # as scikit-learn's C=1
-L2 = {} # (data set, budget) -> chosen from CANDIDATES by records of `features-l2`
+L2 = {} # (name of the data, budget) -> chosen from CANDIDATES by records of `features-l2`
 VALIDATION = dict(tiny=0, small=500, large=1000) # rows whose labels the choice may use, per seed
 
 def l2_of(data, budget): # a number
     "The penalty of a budget."
-    return L2.get((like(data), budget), DEFAULT)
+    return L2.get((data, budget), DEFAULT)
 
 def best_l2(
     records, # of `features-l2`, one data set and budget
@@ -188,7 +188,7 @@ def _other(p, name, l2, **how): # a Protocol
     return replace(p, name=name, recipe=replace(p.recipe, l2=l2), **how)
 
 def make_strength(data='digits', scale='quick', n=None): # a list of Protocols
-    "Four strategies at a tenth and at ten times the penalty."
+    "Six strategies at a tenth and at ten times the penalty."
     ps = [at_scale(p, scale) for p in budgets(data, scale, n)]
     name = lambda p, k: p.name.replace('features', 'features-strength') + f'-{k}'
     return [_other(p, name(p, k), p.recipe.l2*by, strategies=specs(*STRONG)) for p in ps for k,by in STRENGTHS.items()]

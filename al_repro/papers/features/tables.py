@@ -77,17 +77,19 @@ def ranks(
     r = pd.DataFrame({name: own(t) for name,t in tables.items()})
     return r.loc[r.mean(axis=1).sort_values(kind='stable').index].rename_axis('strategy')
 
-# %% ../../../nbs/papers/features/04_tables.ipynb #d61b6ad6
+# %% ../../../nbs/papers/features/04_tables.ipynb #7753bb9b
 WIDEST = 4. # points at which the colour is full
 UNSURE = '#888888' # figures of leads that may be zero
 
 def draw_map(
     tables, # dict name -> frame of `leads`
     ax=None, # to draw on
+    baseline='random', # as given to `leads`
 ): # the axes
     "Leads over random, strategies by tables, in the order of the mean rank; grey figures: not told apart from random."
     order = ranks(tables).index
     values = pd.DataFrame({name: t.lead for name,t in tables.items()}).reindex(order).astype(float)
+    values.loc[baseline] = 0.
     told = pd.DataFrame({name: t.verdict for name,t in tables.items()}).reindex(order)
     ax = new_axes(ax, (2.6 + 1.05*len(tables), 1 + .29*len(order)))
     ax.pcolormesh(values, cmap='PuOr', vmin=-WIDEST, vmax=WIDEST, edgecolors='white', linewidth=1)
