@@ -37,7 +37,7 @@ def kind_of(data, n=None): # a key of BUDGETS; n: rows to label, None: as known
     return 'images' if (n or TRAINING_ROWS.get(like(data), 0)) >= 5000 else 'digits'
 
 # %% ../../../nbs/papers/features/00_protocols.ipynb #029d451d
-CANDIDATES = (.005, .05, .5, 5., 50.)
+CANDIDATES = (.005, .05, .5, 5., 50., 500., 5000.)
 DEFAULT = .5 # as scikit-learn's C=1
 L2 = {} # (name of the data, budget) -> chosen from CANDIDATES by records of `features-l2`
 VALIDATION = dict(tiny=0, small=500, large=1000) # rows whose labels the choice may use, per seed
