@@ -39,7 +39,9 @@ def kind_of(data, n=None): # a key of BUDGETS; n: rows to label, None: as known
 # %% ../../../nbs/papers/features/00_protocols.ipynb #029d451d
 CANDIDATES = (.005, .05, .5, 5., 50., 500., 5000.)
 DEFAULT = .5 # as scikit-learn's C=1
-L2 = {} # (name of the data, budget) -> chosen from CANDIDATES by records of `features-l2`
+L2 = { # (name of the data, budget) -> chosen from CANDIDATES by records of `features-l2`
+    ('cifar10-jpeg@efficientnet-lite0+pca256', 'small'): 50.,
+    ('cifar10-jpeg@efficientnet-lite0+pca256', 'large'): 50.}
 VALIDATION = dict(tiny=0, small=500, large=1000) # rows whose labels the choice may use, per seed
 
 def l2_of(data, budget): # a number
