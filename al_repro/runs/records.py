@@ -214,13 +214,15 @@ def _rows(r): # of one record
         network=r.get('assets', {}).get('pretext', ''))
     for x in r['rounds']:
         numbers = {k: x[k] for k in ('round', 'labelled', 'test_accuracy', 'val_accuracy', 'test_log_loss')}
-        seconds = {f'seconds_{k}': v for k,v in x['seconds'].items()}
+        seconds = {f'seconds_{k}': v/len(r['members']) for k,v in x['seconds'].items()} # of one run of its group
         yield head | numbers | dict(pick_entropy=entropy_of(x.get('classes'))) | seconds
 
 def table(
     source, # a folder, or a list of records
 ): # a pandas DataFrame
-    "One row per run and round, with accuracies, seconds, and whether the run is stale or unfinished."
+    """One row per run and round, with accuracies, seconds, and whether the run is stale or unfinished.
+
+    The seconds of a group are shared out evenly among its members."""
     import pandas as pd
     return pd.DataFrame([row for r in records_in(source) for row in _rows(r)], columns=RUN_COLUMNS)
 
