@@ -78,7 +78,7 @@ def parser(): # an `ArgumentParser`
 def _reproduce_arguments(arg):
     "The arguments of `reproduce`."
     arg('name', metavar='NAME',
-        help="experiment (dal, diverse-minibatch, bal), one of its protocols (dal-q100) or a pattern ('dal-q1*')")
+        help="experiment (dal; 'al_repro list' names all), one of its protocols (dal-q100) or a pattern ('dal-q1*')")
     arg('--scale', default='quick', metavar='SCALE', help='smoke (seconds), quick (default) or paper (as published)')
     arg('--data', default='digits', metavar='NAME',
         help='a data set of `al_repro list datasets`, or folder:PATH (default: digits)')

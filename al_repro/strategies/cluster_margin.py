@@ -63,9 +63,9 @@ class _Same:
     def __hash__(self): return hash(self.key)
     def __eq__(self, other): return self.key == other.key
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=64)
 def _means(rows, clusters):
-    "Cluster of each row and mean of each cluster; kept, so that features are clustered once for all rounds"
+    "Cluster of each row and mean of each cluster; kept, so that the features of each seed are clustered once for all rounds"
     x, of = rows.x.cpu().double().numpy(), average_linkage(rows.x, clusters)
     rows.x = None
     sums = np.zeros((of.max() + 1, x.shape[1]))
