@@ -65,7 +65,7 @@ class _Same:
 
 @functools.lru_cache(maxsize=64)
 def _means(rows, clusters):
-    "Cluster of each row and mean of each cluster; kept, so that the features of each seed are clustered once for all rounds"
+    "Cluster of each row and mean of each cluster; kept, so that the features of a seed are clustered once a run"
     x, of = rows.x.cpu().double().numpy(), average_linkage(rows.x, clusters)
     rows.x = None
     sums = np.zeros((of.max() + 1, x.shape[1]))
