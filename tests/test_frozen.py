@@ -93,7 +93,8 @@ def test_rows_stand_for_label_free_features_with_any_model(tmp_path):
     specs = Spec.parse('activeft(steps=2)'), Spec.parse('bal(cycles=3)')
     for model, start in (('sklearn-logistic', 'own'), ('linear-head', 'shared')):
         recipe = Recipe(model, l2=.5*(model == 'linear-head'), **LAST)
-        p = Protocol(f'toy-{model}', f'folder:{tmp_path}@features', 'smoke', 6, 6, 2, recipe, start=start, strategies=specs)
+        data = f'folder:{tmp_path}@features'
+        p = Protocol(f'toy-{model}', data, 'smoke', 6, 6, 2, recipe, start=start, strategies=specs)
         assert run([p], tmp_path/'out', seeds=1, workers=1, progress=False) == 0
     found = load_records(tmp_path/'out')[0]
     assert len(found) == 4 and all(r['done'] for r in found)

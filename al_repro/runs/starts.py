@@ -58,7 +58,7 @@ def assets_of(
 ): # dict name -> (n,...), empty without a pretext task and rows to read
     """What the protocol's pretext task makes of a data set; errors as for `prepare`.
 
-    Trained the first time, and read from the cache later. Without one, the rows themselves where `reads_rows` says so."""
+    Trained the first time, and read from the cache later. Without one, the rows where `reads_rows` says so."""
     if not protocol.pretext: return dict(features=Inputs(data.x)) if reads_rows(protocol, data) else {}
     if progress and not made(protocol, data): prepare(data, protocol.pretext, asset_cache(), progress)
     return _prepared(data, protocol.pretext, asset_cache())

@@ -22,7 +22,7 @@ EXPERIMENTS = (
     Experiment('bal-beta', make_beta, columns, "BAL's balancing factor"),
     Experiment('bal-ablation', make_ablation, columns, 'The parts of BAL'),
     Experiment('bal-pretext', make_pretext, columns, 'BAL on the features of each pretext task'),
-    Experiment('bal-features', make_features, columns_on_features, 'BAL on the features of a frozen network', ON_FROZEN))
+    Experiment('bal-features', make_features, columns_on_features, 'BAL on frozen features', ON_FROZEN))
 STUDIES = (
     Study(
         'pools',

@@ -7,7 +7,7 @@ __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT
            'PT4AL', 'PRETEXT', 'SIDE', 'DEPARTURES', 'QUICK', 'FAST', 'SMOKE', 'GRID', 'PARTS', 'PT4AL_CODE', 'HEAD',
            'IN_PLAY', 'ON_FEATURES', 'NOT_ON_FEATURES', 'FEATURE_PARTS', 'bought', 'bal_spec', 'like', 'compared',
            'paper', 'departing', 'quick', 'smoke', 'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext',
-           'rows_of', 'on_features', 'make_features']
+           'rows_to_label', 'on_features', 'make_features']
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c0cda2bf
 from dataclasses import replace
@@ -238,7 +238,7 @@ FEATURE_PARTS = ( # of `PARTS`
     dict(sampler='kmeans'),
     dict(sampler='random'))
 
-def rows_of(data, n=None): # rows to label
+def rows_to_label(data, n=None): # rows to label
     "Those of the data set that a name or its features stand for; `ValueError` where nothing is known of it."
     base = split_name(data)[0]
     name = next((d for d in ROWS if base == d or base.startswith(f'{d}-')), None)
@@ -250,7 +250,7 @@ def rows_of(data, n=None): # rows to label
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #f0a1bal3
 def on_features(budget, data, scale, n): # a Protocol
     "One budget on rows of features: BAL and the rivals that can read them."
-    rows = rows_of(data, n)
+    rows = rows_to_label(data, n)
     pool = int(IN_PLAY*rows) if scale == 'paper' else min(5000, int(IN_PLAY*rows))
     p = Protocol(f'bal-features-{budget}', data, scale, **bought(budget, pool), recipe=HEAD, pool=pool,
                  seeds=10, start='own')

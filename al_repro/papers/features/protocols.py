@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUDGETS', 'SEEDS', 'IN_PLAY', 'CLASSES', 'CANDIDATES', 'DEFAULT', 'L2', 'VALIDATION', 'LINEAR', 'WITH_SAMPLES',
-           'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'FEW', 'STRENGTHS', 'FIRST', 'like',
+           'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'FEW_OF_DAL', 'STRENGTHS', 'FIRST', 'like',
            'kind_of', 'l2_of', 'best_l2', 'specs', 'on', 'at_scale', 'budgets', 'make', 'make_mc', 'make_own',
            'make_dal', 'make_strength', 'make_l2', 'columns']
 
@@ -174,10 +174,10 @@ def make_own(data='digits', scale='quick', n=None): # a list of Protocols
     p, = budgets(data, 'paper', n, ('tiny',))
     return [at_scale(replace(p, name='features-own', start='own', strategies=specs(*OWN)), scale)]
 
-FEW = dict(mini_queries=2, lr=1e-3, batch=256, max_epochs=5) # of DAL, at smoke
+FEW_OF_DAL = dict(mini_queries=2, lr=1e-3, batch=256, max_epochs=5) # of DAL, at smoke
 
 def _dal(p, scale, name, mini_queries, seeds): # a Protocol
-    own = dict(mini_queries=mini_queries) if scale != 'smoke' else FEW
+    own = dict(mini_queries=mini_queries) if scale != 'smoke' else FEW_OF_DAL
     strategies = *specs('random', 'margin'), Spec.make('dal', **own)
     return at_scale(replace(p, name=name, strategies=strategies, seeds=seeds), scale)
 
