@@ -6,7 +6,7 @@ import pandas as pd, pytest
 
 from al_repro.query.spec import Spec
 from al_repro.runs import group, records
-from al_repro.papers.bal.claims import BAL_CLAIMS
+from al_repro.papers.bal.claims import BAL_CLAIMS, FEATURE_CLAIMS
 from al_repro.evidence.claims import Claim, MARGINS_SINCE, Part, base_name, written
 from al_repro.evidence.combine import HOW
 from al_repro.papers.dal.claims import DAL_CLAIMS
@@ -20,7 +20,7 @@ from al_repro.runs.study import measure_seed, Study
 from al_repro.evidence.verdicts import overall
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
-CLAIMS = {c.id: c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS, *BAL_CLAIMS, *FEATURES_CLAIMS)}
+CLAIMS = {c.id: c for c in (*DAL_CLAIMS, *DIVERSE_CLAIMS, *BAL_CLAIMS, *FEATURE_CLAIMS, *FEATURES_CLAIMS)}
 
 @pytest.fixture(scope='module')
 def found(): return all_verdicts(RESULTS)

@@ -15,7 +15,6 @@ from ..data.catalog import load
 from ..data.files import writable
 from ..models.nets import ESTIMATORS, build_model, estimator
 from ..models.outputs import NoDropout
-from ..models.recipe import HEADS
 from ..query.query import LABEL_FREE
 from ..query.spec import Spec, build, known
 from .executors import check_executor, opened, run_on
@@ -23,7 +22,7 @@ from .jobs import CannotRun, in_parts, seeds_of, todo
 from .local import Ground, run_here, run_processes
 from .lock import OneWriter
 from .records import refuse_strangers
-from .starts import assets_of, made, rows_in_play
+from .starts import assets_of, made, reads_rows, rows_in_play
 from .workers import usable_cores
 
 # %% ../../nbs/runs/12_runner.ipynb #ac4f1166
@@ -58,14 +57,14 @@ def check_dropout(protocol, strategies, data):
     raise NoDropout(f"{fault} has no dropout; choose a model with dropout, or leave the strategy out")
 
 # %% ../../nbs/runs/12_runner.ipynb #5f0c2a44
-def lacking_in(protocol): # names
-    "What nobody makes in a protocol: pretext features and losses where there is no task, unless a head reads features."
+def lacking_in(protocol, data): # names
+    "What nobody makes in a protocol: pretext losses where there is no task, and features where no rows stand for them."
     if protocol.pretext: return ()
-    return [x for x in LABEL_FREE if x != 'features' or protocol.recipe.model not in HEADS]
+    return [x for x in LABEL_FREE if x != 'features' or not reads_rows(protocol, data)]
 
 def check_sizes(protocol, specs, data):
     "`ValueError`, before anything is trained, where there is too little for a strategy: rows, or a pretext task."
-    rows, lacking = len(rows_in_play(protocol, data.n, 0).ids), lacking_in(protocol)
+    rows, lacking = len(rows_in_play(protocol, data.n, 0).ids), lacking_in(protocol, data)
     budget = {k: getattr(protocol, k) for k in ('initial', 'query', 'rounds')}
     sizes = dict(rows=rows, classes=data.n_classes) | budget
     for s in specs:

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT_DROPOUT', 'SGD', 'FLIP', 'MAIN', 'GOES_ON',
-           'PT4AL', 'PRETEXT', 'SIDE', 'DEPARTURES', 'QUICK', 'FAST', 'SMOKE', 'GRID', 'PARTS', 'PT4AL_CODE', 'bought',
-           'bal_spec', 'like', 'compared', 'paper', 'departing', 'quick', 'smoke', 'scaled', 'make', 'make_beta',
-           'make_ablation', 'make_pretext']
+           'PT4AL', 'PRETEXT', 'SIDE', 'DEPARTURES', 'QUICK', 'FAST', 'SMOKE', 'GRID', 'PARTS', 'PT4AL_CODE', 'HEAD',
+           'IN_PLAY', 'ON_FEATURES', 'NOT_ON_FEATURES', 'FEATURE_PARTS', 'bought', 'bal_spec', 'like', 'compared',
+           'paper', 'departing', 'quick', 'smoke', 'scaled', 'make', 'make_beta', 'make_ablation', 'make_pretext',
+           'rows_to_label', 'on_features', 'make_features']
 
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c0cda2bf
 from dataclasses import replace
 from ...checks import need
 from ...data.catalog import TRAINING_ROWS, family
+from ...data.features import split_name
 from ...models.pretext import NORMS, PRETEXTS, Pretext, TASKS
 from ...models.recipe import LAST, Recipe
 from ...query.spec import Spec
@@ -216,3 +218,60 @@ def make_pretext(data='digits', scale='quick', n=None): # a list of Protocols
         pretext = replace(p.pretext, task=task, augment=augment(task))
         return replace(p, name=f'bal-pretext-{task}', pretext=pretext, strategies=(bal_spec(CYCLES),))
     return [*map(of, TASKS)]
+
+# %% ../../../nbs/papers/bal/00_protocols.ipynb #f0a1bal2
+HEAD = Recipe('linear-head', epochs=300, l2=50., **LAST)
+IN_PLAY = .8 # share of the rows that a seed draws
+ON_FEATURES = ('random', 'least_confidence', 'entropy', 'coreset') # rivals
+NOT_ON_FEATURES = {
+    'dbal_entropy': 'wants dropout, and the one classifier of all strategies is a linear head',
+    'vaal': 'trains a network on images',
+    'pal': 'trains a network on images',
+    'pt4al': 'sorts by a pretext loss, which a frozen network has not',
+    'activeft': 'moves its points by gradient steps over all rows: hours for a batch of thousands'}
+FEATURE_PARTS = ( # of `PARTS`
+    dict(by='nearest'),
+    dict(by='random'),
+    dict(order='descending'),
+    dict(beta=1.),
+    dict(sampler='entropy'),
+    dict(sampler='kmeans'),
+    dict(sampler='random'))
+
+def rows_to_label(data, n=None): # rows to label
+    "Those of the data set that a name or its features stand for; `ValueError` where nothing is known of it."
+    base = split_name(data)[0]
+    name = next((d for d in ROWS if base == d or base.startswith(f'{d}-')), None)
+    remedy = f"choose one of {', '.join(ROWS)}, or pass n=, the number of rows that may get a label"
+    need(n or name, f"the budgets are shares of a data set, and the size of {data!r} is not known; {remedy}", 'data')
+    return n or ROWS[name]
+
+
+# %% ../../../nbs/papers/bal/00_protocols.ipynb #f0a1bal3
+def on_features(budget, data, scale, n): # a Protocol
+    "One budget on rows of features: BAL and the rivals that can read them."
+    rows = rows_to_label(data, n)
+    pool = int(IN_PLAY*rows) if scale == 'paper' else min(5000, int(IN_PLAY*rows))
+    p = Protocol(f'bal-features-{budget}', data, scale, **bought(budget, pool), recipe=HEAD, pool=pool,
+                 seeds=10, start='own')
+    beta = BETAS[like(p.data_name) or 'cifar10'][budget]
+    rivals = [Spec.make(s) for s in ON_FEATURES]
+    p = replace(p, strategies=(*rivals, bal_spec(p.rounds + 1, beta)))
+    if scale != 'smoke': return p
+    return replace(p, query=20, initial=20, rounds=2, pool=min(400, pool), seeds=2)
+
+def make_features(data='digits', scale='quick', n=None): # a list of Protocols
+    """The three budgets on rows of features, the base one with one first batch for all, the search, the parts.
+
+    At smoke the base budget and the search alone."""
+    base = on_features('base', data, scale, n)
+    ran = Spec.make('random')
+    of = lambda name, strategies, **how: replace(base, name=f'bal-features-{name}', strategies=strategies, **how)
+    search = of('beta', (ran, *(bal_spec(CYCLES, b) for b in GRID)), validation=base.pool//10)
+    if scale == 'smoke': return [base, search]
+    large_enough = lambda b: b != 'base' and BUDGETS[b][1]*base.pool >= 1
+    others = [on_features(b, data, scale, n) for b in filter(large_enough, BUDGETS)]
+    shared = of('shared', (ran, bal_spec(CYCLES)), start='shared')
+    parts = of('parts', (ran, *(bal_spec(**dict(cycles=CYCLES) | o) for o in ({}, *FEATURE_PARTS))))
+    return [base, *others, shared, search, parts]
+

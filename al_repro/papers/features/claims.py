@@ -55,6 +55,8 @@ _MC = 'a head with dropout on features of CIFAR-10 and Caltech-101 and on the pi
 _OWN = 'a linear head on the same data, the tiny budget, first labels chosen by the strategy'
 _ANY = 'the same heads with a penalty ten times weaker and ten times stronger'
 
+_DAL = 'a linear head on features of CIFAR-10; 20 mini-queries of 50 labels, 10 of 10 at the small budget'
+
 def whatever(budget, k): # options of a Claim
     "As `at`, at a tenth or at ten times the penalty."
     return at(f'strength-{budget}-{k}', says=_ANY)
@@ -74,7 +76,10 @@ OTHER_CLAIMS = (
             (Part('margin', 'random'),), **whatever('small', k))
       for i,k in ((19, 'weak'), (20, 'strong'))),
     Claim('features-21', _OURS, 'covering the data from the first label on is ahead of random',
-          ahead('random', *COVERING), **at('own', says=_OWN)))
+          ahead('random', *COVERING), **at('own', says=_OWN)),
+    *(Claim(f'features-{i}', _OURS, f'at the {budget} budget, DAL is ahead of random and on par with the margin',
+            (Part('dal', 'random'), Part('dal', 'margin', kind='equivalence')), **at(name, (CIFAR,), _DAL))
+      for i,budget,name in ((22, 'large', 'dal-large'), (23, 'small', 'dal'))))
 
 _ALL = *TINY_CLAIMS, *MORE_CLAIMS, *OTHER_CLAIMS
 FEATURES_CLAIMS = tuple(sorted(_ALL, key=lambda c: int(c.id.split('-')[1])))

@@ -23,7 +23,7 @@ EXPERIMENTS = (
     Experiment('features-dal', make_dal, columns, 'DAL on frozen features', SHOWN[:1]))
 
 # %% ../../../nbs/papers/features/10_paper.ipynb #b0cf0e42
-JUDGED = ('features', 'features-mc', 'features-own', 'features-strength')
+JUDGED = ('features', 'features-mc', 'features-own', 'features-strength', 'features-dal')
 
 def counting(records): # those that count
     "The runs of the comparisons on the three data sets of the claims; those that choose the penalty judge nothing."

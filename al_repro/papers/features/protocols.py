@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BUDGETS', 'SEEDS', 'IN_PLAY', 'CLASSES', 'CANDIDATES', 'DEFAULT', 'L2', 'VALIDATION', 'LINEAR', 'WITH_SAMPLES',
-           'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'STRENGTHS', 'FIRST', 'like', 'kind_of',
-           'l2_of', 'best_l2', 'specs', 'on', 'at_scale', 'budgets', 'make', 'make_mc', 'make_own', 'make_dal',
-           'make_strength', 'make_l2', 'columns']
+           'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'FEW_OF_DAL', 'STRENGTHS', 'FIRST', 'like',
+           'kind_of', 'l2_of', 'best_l2', 'specs', 'on', 'at_scale', 'budgets', 'make', 'make_mc', 'make_own',
+           'make_dal', 'make_strength', 'make_l2', 'columns']
 
 # %% ../../../nbs/papers/features/00_protocols.ipynb #18796535
 from dataclasses import replace
@@ -176,12 +176,18 @@ def make_own(data='digits', scale='quick', n=None): # a list of Protocols
     p, = budgets(data, 'paper', n, ('tiny',))
     return [at_scale(replace(p, name='features-own', start='own', strategies=specs(*OWN)), scale)]
 
+FEW_OF_DAL = dict(mini_queries=2, lr=1e-3, batch=256, max_epochs=5) # of DAL, at smoke
+
+def _dal(p, scale, name, mini_queries, seeds): # a Protocol
+    own = dict(mini_queries=mini_queries) if scale != 'smoke' else FEW_OF_DAL
+    strategies = *specs('random', 'margin'), Spec.make('dal', **own)
+    return at_scale(replace(p, name=name, strategies=strategies, seeds=seeds), scale)
+
 def make_dal(data='digits', scale='quick', n=None): # a list of Protocols
-    "DAL on the linear head at the small budget, beside random and margin."
-    few = dict(mini_queries=10) if scale != 'smoke' else dict(mini_queries=2, lr=1e-3, batch=256, max_epochs=5)
-    p, = budgets(data, 'paper', n, ('small',))
-    strategies = *specs('random', 'margin'), Spec.make('dal', **few)
-    return [at_scale(replace(p, name='features-dal', strategies=strategies, seeds=10), scale)]
+    "DAL on the linear head at the small and the large budget, beside random and margin; at smoke the small one alone."
+    there = {p.name: p for p in budgets(data, scale, n, ('small', 'large'))}
+    few = dict(small=('features-dal', 10, 10), large=('features-dal-large', 20, 5)) # name, mini-queries, seeds
+    return [_dal(there[f'features-{b}'], scale, *how) for b, how in few.items() if f'features-{b}' in there]
 
 # %% ../../../nbs/papers/features/00_protocols.ipynb #d7de0a03
 STRENGTHS = dict(weak=.1, strong=10.)
