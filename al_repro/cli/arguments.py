@@ -59,6 +59,7 @@ PACKED_TEXT = """.
 Everything that reads records takes both forms, and runs in a pack are not repeated. What is unfinished
 or damaged stays a file. Runs that are added later lie beside the pack until they are packed, too."""
 
+# %% ../../nbs/cli/12_arguments.ipynb #131839c0
 def parser(): # an `ArgumentParser`
     "Everything that can be typed."
     p = argparse.ArgumentParser('al_repro', description='Batch active learning: defined, tested and reproduced.',

@@ -100,6 +100,7 @@ def renew(pack, contents, damaged): # a list of paths: the damaged pack, set asi
     synced(pack.parent)
     return aside
 
+# %% ../../nbs/runs/19_pack.ipynb #a19c000b
 def pack_folder(folder): # a `Packed`
     "Pack one folder, whose lock is held."
     pack = folder/PACK
@@ -114,7 +115,7 @@ def pack_folder(folder): # a `Packed`
     left = sum(1 for f in folder.glob('*.json'))
     return Packed(folder, len(inside), sum(map(len, inside.values())), size, left, damaged)
 
-# %% ../../nbs/runs/19_pack.ipynb #a19c000c
+# %% ../../nbs/runs/19_pack.ipynb #a19c000d
 def write_files(paths): # of packed records
     "Write them as files; if that fails, none."
     made = []
@@ -142,7 +143,7 @@ def unpack_folder(folder): # a `Packed`
     else: damaged.append(set_aside(pack))
     return Packed(folder, len(files), sum(map(len, files.values())), size, 0, damaged)
 
-# %% ../../nbs/runs/19_pack.ipynb #a19c000e
+# %% ../../nbs/runs/19_pack.ipynb #a19c000f
 def each_folder(folder, do): # a list of `Packed`
     "Call `do` for each folder of records, all of them locked."
     folder = Path(folder).expanduser()
