@@ -120,7 +120,8 @@ def cmd_pack(a):
     "Pack the finished runs of each folder, or unpack them."
     from al_repro.runs.pack import pack, unpack
     found = (unpack if a.unpack else pack)(a.dir)
-    lines = [folder_line(x, a.unpack) for x in found if x.runs or x.left]
-    if damaged := [f for x in found for f in x.damaged]: lines += ['damaged:', *(f'  {f}' for f in damaged)]
-    n = sum(x.runs for x in found)
-    print(*lines, f"{n:,} records {'unpacked' if a.unpack else 'in packs'} in {a.dir}", sep='\n')
+    print(*(folder_line(x, a.unpack) for x in found if x.runs or x.left), sep='\n')
+    damaged = [f for x in found for f in x.damaged]
+    if damaged: print('damaged:', *damaged, sep='\n  ')
+    done = 'unpacked' if a.unpack else 'in packs'
+    print(f'{sum(x.runs for x in found):,} records {done} in {a.dir}')

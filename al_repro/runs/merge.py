@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Found', 'read_any', 'find_all', 'one_experiment', 'other_parts', 'same_record', 'further', 'each_once', 'copy_record',
-           'merge']
+           'copy_all', 'merge']
 
 # %% ../../nbs/runs/18_merge.ipynb #a2b89448
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pathlib import Path
 from ..checks import need
 from ..data.files import whole, writable
 from .lock import OneWriter
-from .packed import content, is_packed, of_study, plain, read_paths, record_paths
+from .packed import file_path, is_packed, of_study, read_paths, record_bytes, record_paths
 from .records import REMEDY_OUT, read_json, same_run
 from .study import read_study
 
@@ -26,7 +26,7 @@ class Found:
 
     @property
     def place(self): # where it lies, as a file, below its folder
-        f = plain(self.path)
+        f = file_path(self.path)
         return f.parent.name, f.name
     @property
     def kind(self): # what has one identity and one data set in all folders
@@ -97,7 +97,13 @@ def copy_record(path, to):
     "Copy a record whole, or not at all; it becomes a file where it was packed."
     if to.exists() and path.exists() and to.samefile(path): return
     to.parent.mkdir(parents=True, exist_ok=True)
-    with whole(to, REMEDY_OUT) as tmp: Path(tmp).write_bytes(content(path))
+    with whole(to, REMEDY_OUT) as tmp: Path(tmp).write_bytes(record_bytes(path))
+
+def copy_all(chosen, found, out):
+    "Copy records; those that a pack of `out` holds, finished ones, stay as they are there."
+    packed = {x.place for x in found if is_packed(x.path) and out in x.path.parents}
+    for x in chosen:
+        if x.place not in packed: copy_record(x.path, out.joinpath(*x.place))
 
 def merge(
     folders, # of records
@@ -116,7 +122,5 @@ def merge(
     writable(out, 'make room or choose another --out')
     with OneWriter(out) as lock:
         lock.take()
-        packed = {x.place for x in found if is_packed(x.path) and Path(out) in x.path.parents}
-        for x in chosen:
-            if x.place not in packed: copy_record(x.path, Path(out).joinpath(*x.place))
+        copy_all(chosen, found, Path(out))
     return len(chosen), damaged
