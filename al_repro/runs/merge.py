@@ -93,6 +93,7 @@ def each_once(found): # a list of `Found`
         need(y.key == x.key, f"{fault}; rename one")
     return list(runs.values())
 
+# %% ../../nbs/runs/18_merge.ipynb #57032580
 def copy_record(path, to):
     "Copy a record whole, or not at all; it becomes a file where it was packed."
     if to.exists() and path.exists() and to.samefile(path): return
