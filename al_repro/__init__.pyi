@@ -35,6 +35,8 @@ from .query.strategy import select_many as select_many
 from .query.strategy import strategy as strategy
 from .query.strategy import together as together
 from .runs.merge import merge as merge
+from .runs.pack import pack as pack
+from .runs.pack import unpack as unpack
 from .runs.paper import Experiment as Experiment
 from .runs.paper import Paper as Paper
 from .runs.paper import Setting as Setting

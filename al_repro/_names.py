@@ -36,6 +36,8 @@ NAMES = {
     'strategy': 'query.strategy',
     'together': 'query.strategy',
     'merge': 'runs.merge',
+    'pack': 'runs.pack',
+    'unpack': 'runs.pack',
     'Experiment': 'runs.paper',
     'Paper': 'runs.paper',
     'Setting': 'runs.paper',

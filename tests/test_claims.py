@@ -1,5 +1,4 @@
 "Claims against the committed records: scopes, days, and the correction for many comparisons"
-import json
 from pathlib import Path
 
 import pandas as pd, pytest
@@ -14,6 +13,7 @@ from al_repro.papers.diverse.claims import DIVERSE_CLAIMS
 from al_repro.papers.features.claims import FEATURES_CLAIMS
 from al_repro.evidence.effects import runs
 from al_repro.evidence.verdicts import verdicts
+from al_repro.runs.packed import json_of, read_paths, record_paths
 from al_repro.runs.paper import protocols
 from al_repro.evidence.scorecard import all_verdicts, in_short
 from al_repro.runs.study import measure_seed, Study
@@ -31,11 +31,10 @@ def rows(found): return pd.concat(found.values(), ignore_index=True)
 # ---- days
 
 @pytest.fixture(scope='module')
-def days(): # of every cell, read off the files
+def days(): # of every cell, read off the records
     "(protocol, data, scale) -> days on which its runs began, '' for one without."
     res = {}
-    for f in RESULTS.rglob('*.json'):
-        r = json.loads(f.read_text())
+    for f, r in read_paths(record_paths(RESULTS), json_of):
         p = r.get('protocol') or dict(name=f"study-{r['study']}", scale=r['scale'])
         name = 'bal-pretext' if p['name'].startswith('bal-pretext') else p['name']
         res.setdefault((name, r['data']['name'] or 'synthetic', p['scale']), set()).add(r['versions'].get('begun', ''))

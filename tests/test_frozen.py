@@ -1,5 +1,4 @@
 "The experiments on frozen features: through the console, at smoke, on the digits' own pixels"
-import json
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from al_repro.cli import main as cli
@@ -45,8 +44,7 @@ def test_the_other_experiments_run(name, tmp_path):
 def test_what_is_written_down_is_what_records_say():
     "The penalties of `L2` are those that the committed records choose"
     found = {}
-    for f in RESULTS.glob('features-l2-*/*.json'):
-        r = json.loads(f.read_text())
+    for r in [r for folder in RESULTS.glob('features-l2-*/') for r in load_records(folder)[0]]:
         budget = r['protocol']['name'].split('-')[2]
         found.setdefault((r['data']['name'], budget, r['protocol']['scale']), []).append(r)
     for (data, budget, scale), records in found.items():

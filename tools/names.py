@@ -34,6 +34,7 @@ CHOSEN = {
     'runs.rounds': 'replay',
     'runs.runner': 'run',
     'runs.merge': 'merge',
+    'runs.pack': 'pack unpack',
     'runs.study': 'Study run_study study_table',
     'evidence.claims': 'Claim Part Scope',
     'evidence.effects': 'aulc effect',

@@ -237,6 +237,9 @@ def main(argv=None):
     a = parser().parse_args(argv)
     if a.keep and Path(a.keep).resolve() == Path(a.folder).resolve():
         sys.exit('--keep is the folder of the records; choose another')
+    from al_repro.runs.packed import PACK
+    if a.keep and any(Path(a.keep).rglob(PACK)): # its runs would be taken for new ones
+        sys.exit(f'--keep {a.keep} holds packed records; choose another, or al_repro pack {a.keep} --unpack')
     if a.show:
         rows = read_rows(a.show)
         for row in rows: print(line(row))

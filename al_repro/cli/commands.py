@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['why_left', 'finish', 'run_missing', 'report_mine', 'cmd_reproduce', 'cmd_report', 'study_lines', 'measure_missing',
-           'cmd_study', 'cmd_merge']
+           'cmd_study', 'cmd_merge', 'folder_line', 'cmd_pack']
 
 # %% ../../nbs/cli/06_commands.ipynb #71de6257
 import shlex, time
@@ -38,12 +38,13 @@ def run_missing(ps, specs, a, out, device): # rounds left, a `CannotRun` or None
 
 def report_mine(ps, a, out):
     "The report on the records of some protocols, if there are any."
+    from al_repro.runs.packed import record_paths
     from al_repro.show.summary import report_on
     given = [(k, getattr(a, k), d) for k,d in (('root', None), ('out', 'al_repro_runs'))]
     tail = ''.join(f' --{k} {shlex.quote(v)}' for k,v,d in given if v != d)
     mine = [p.json() for p in ps]
     paths = {p['data']: a.data for p in mine}
-    if any(out.rglob('*.json')): report_on(out, out, a.root, lambda r: r['protocol'] in mine, tail, paths)
+    if record_paths(out): report_on(out, out, a.root, lambda r: r['protocol'] in mine, tail, paths)
 
 def cmd_reproduce(a): # exit code
     "Run what is missing of an experiment, then report; exit codes as of `finish`."
@@ -106,3 +107,21 @@ def cmd_merge(a):
     n, damaged = merge(a.dirs, a.out)
     if damaged: print('left out as damaged:', *damaged, sep='\n  ')
     print(f'{n:,} records in {a.out}')
+
+# %% ../../nbs/cli/06_commands.ipynb #060c50f1
+def folder_line(x, unpacked): # text; x: a `Packed`
+    "What has become of a folder."
+    sizes = [f'{x.size/1e6:.2f} MB packed', f'{x.files/1e6:.2f} MB in files']
+    now = ' -> '.join(sizes if unpacked else sizes[::-1])
+    left = f'; {x.left} file{"s"*(x.left > 1)} left (unfinished, damaged or no record)'*(x.left > 0)
+    return f'{x.folder}: {x.runs:,} records, {now}{left}'
+
+def cmd_pack(a):
+    "Pack the finished runs of each folder, or unpack them."
+    from al_repro.runs.pack import pack, unpack
+    found = (unpack if a.unpack else pack)(a.dir)
+    print(*(folder_line(x, a.unpack) for x in found if x.runs or x.left), sep='\n')
+    damaged = [f for x in found for f in x.damaged]
+    if damaged: print('damaged:', *damaged, sep='\n  ')
+    done = 'unpacked' if a.unpack else 'in packs'
+    print(f'{sum(x.runs for x in found):,} records {done} in {a.dir}')

@@ -10,14 +10,15 @@ import torch
 from ..checks import BadArgument, need
 from ..data.files import set_aside
 from ..query.spec import build
+from .packed import read_one
 from .records import identity, new_record, path_of, read_json, rounds_of, write_json
 from .rounds import catch_up, play_round
 from .starts import assets_named, assets_of, first_pools, same_assets
 
 # %% ../../nbs/runs/09_group.ipynb #19d9be28
 def standing_record(path, ident, seed): # a record, or None
-    "The record at `path` if it is whole and of this very run."
-    r = read_json(path) if path.exists() else None
+    "The record at `path`, or in the pack beside it, if it is whole and of this very run."
+    r = read_one(path, read_json)
     return r if r and (r.get('identity'), r['seed']) == (ident, seed) and not r.get('unknown_fields') else None
 
 def open_record(path, ident, seed): # a record, or None

@@ -8,7 +8,7 @@ __all__ = ['STUDY', 'STUDY_COLUMNS', 'Study', 'find_study', 'settings_of', 'stud
            'attempt_seed', 'check_code_of', 'attempt_afar', 'run_study', 'study_records', 'study_stale', 'study_table']
 
 # %% ../../nbs/runs/16_study.ipynb #41b46ddf
-import functools, json, math, os, pkgutil, sys, time, warnings
+import functools, math, os, pkgutil, sys, time, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..checks import nearest, need
@@ -17,6 +17,7 @@ from .calls import call_all
 from .executors import check_executor
 from .jobs import seeds_of
 from .lock import OneWriter
+from .packed import forms, json_of, of_study, read_one, read_paths, record_paths, set_aside_pack
 from .paper import studies
 from .records import today, versions, write_json
 from .rounds import one_thread
@@ -92,14 +93,13 @@ STUDY = dict( # for `fits`
 
 def read_study(path): # the record, or None
     "Read a record; None if there is none or it is damaged."
-    try: r = json.loads(Path(path).read_text())
-    except (OSError, ValueError, RecursionError): return None
+    r = json_of(path) if forms(path) else None
     if not fits(r, STUDY): return None
     return r if all(type(v) in NUMBER and abs(v) < math.inf for v in r['values'].values()) else None
 
 def standing_study(path, ident, seed): # a record, or None
     "The record at `path` if it is whole and of this very measurement."
-    r = read_study(path)
+    r = read_one(path, read_study)
     return r if r and (r['identity'], r['seed']) == (ident, seed) else None
 
 # %% ../../nbs/runs/16_study.ipynb #9bded9c1
@@ -127,6 +127,7 @@ def timed_values(study, scale, seed, data): # dict of numbers, what else it gave
 def write_study(path, record):
     "Write the record of a seed, what else stands in its place set aside."
     path.parent.mkdir(parents=True, exist_ok=True)
+    set_aside_pack(path.parent)
     if path.exists() and not standing_study(path, record['identity'], record['seed']): set_aside(path)
     write_json(path, record)
 
@@ -265,9 +266,8 @@ def study_records(
     folder, # of records; runs in it are passed over
 ): # list of records, list of damaged paths
     "All study records below a folder, fresh or stale."
-    files = sorted(f for f in Path(folder).rglob('*.json') if f.parent.name.startswith('study-'))
-    read = [read_study(f) for f in files]
-    return [r for r in read if r], [f for f,r in zip(files, read) if not r]
+    read = read_paths(filter(of_study, record_paths(folder)), read_study)
+    return [r for _,r in read if r], [f for f,r in read if not r]
 
 def study_stale(record): # '' if fresh
     "Why a study record no longer stands for what the code does; '' if it does."

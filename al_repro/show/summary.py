@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from ..data.catalog import load
 from ..evidence.scorecard import shortened
+from ..runs.packed import PACK
 from ..runs.paper import experiment_of, experiments, papers, siblings, three_columns
 from ..runs.protocol import from_json
 from ..runs.records import helpers, load_records, picks, stale_reason, table
@@ -117,6 +118,9 @@ def _data_line(r): # text
 def _versions_line(r): # text
     return ', '.join(f'{k} {v}' for k, v in r['versions'].items() if k != 'begun')
 
+def _file_name(f): # text; every pack has the same name
+    return f'{f.parent.name}/{f.name}' if f.name.startswith(PACK) else f.name
+
 def facts_of(records, damaged, tail='', paths={}): # dict for `write_report`
     "How to repeat the runs, and with what they were made."
     days = sorted({r['versions'].get('begun', '') for r in records})
@@ -125,7 +129,7 @@ def facts_of(records, damaged, tail='', paths={}): # dict for `write_report`
         commands=commands_of(records, tail, paths), data=_each(records, _data_line),
         versions=_each(records, _versions_line), device=_each(records, lambda r: r['device']),
         begun=first if first == last else f'{first} to {last}')
-    if damaged: facts['damaged records'] = [f.name for f in damaged]
+    if damaged: facts['damaged records'] = [*map(_file_name, damaged)]
     return facts
 
 # %% ../../nbs/show/14_summary.ipynb #5c0f71ae
