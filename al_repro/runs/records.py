@@ -18,6 +18,7 @@ from ..data.files import digest, whole
 from ..models import pretext
 from ..models.nets import ESTIMATORS, Net, estimator
 from ..query.spec import Spec, known
+from .packed import json_of, of_study, read_paths, record_paths
 from .paper import siblings
 from .protocol import from_json
 from .shapes import RECORD, agrees, fits, known_part, pack_ids, unpack_ids
@@ -85,9 +86,7 @@ def rounds_of(record): # a list of id arrays
 
 def read_json(path): # the record, or None for a damaged file
     "Read a record; None if it is cut short, not shaped as a record, or contradicts itself."
-    try: r = json.loads(Path(path).read_text())
-    except (ValueError, RecursionError, IsADirectoryError): return None
-    if not fits(r, RECORD): return None
+    if not fits(r := json_of(path), RECORD): return None
     r = known_part(r)
     return r if agrees(r) else None
 
@@ -151,13 +150,13 @@ def _each_once(found, folder): # found: a list of (path, record)
         need(first == f, f"{fault}; move one of them out of {folder}")
 
 def record_files(folder): # a list of (path, record, or None for a damaged one), sorted by path
-    "The records of runs below `folder`; `FileNotFoundError` if there is no such folder."
+    """The records of runs below `folder`, packed or not.
+
+    `FileNotFoundError` if there is no such folder, `ValueError` for a file that says other than the pack beside it."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; pass the --out folder of a run")
-    of_study = lambda f: f.parent.name.startswith('study-') # see `studies`
-    files = sorted(f for f in folder.rglob('*.json') if not of_study(f))
-    return [(f, read_json(f)) for f in files]
+    return read_paths([f for f in record_paths(folder) if not of_study(f)], read_json)
 
 def load_records(folder): # list of records, list of damaged paths
     """All records below `folder`, sorted by path.
@@ -173,8 +172,8 @@ def load_records(folder): # list of records, list of damaged paths
 # %% ../../nbs/runs/04_records.ipynb #bab6d0f6
 def refuse_strangers(folder, protocol, data): # nothing
     "`ValueError` if a protocol's own folder holds records of another protocol or of other data."
-    for f in sorted(Path(folder).glob('*.json')):
-        if (r := read_json(f)) is None: continue
+    for f, r in read_paths(record_paths(folder, deep=False), read_json):
+        if r is None: continue
         p, d = r['protocol'], r['data']
         if (p['name'], p['scale']) != (protocol.name, protocol.scale):
             asked = f'not of {protocol.name} at {protocol.scale}'

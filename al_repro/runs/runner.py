@@ -21,6 +21,7 @@ from .executors import check_executor, opened, run_on
 from .jobs import CannotRun, in_parts, seeds_of, todo
 from .local import Ground, run_here, run_processes
 from .lock import OneWriter
+from .packed import set_aside_pack
 from .records import refuse_strangers
 from .starts import assets_of, made, reads_rows, rows_in_play
 from .workers import usable_cores
@@ -134,6 +135,7 @@ def run_together(protocols, specs, seeds, ground, data, lock, workers, executor,
     if not jobs: return [], 0
     writable(ground.out, 'make room or choose another --out')
     lock.take()
+    for p in protocols: set_aside_pack(Path(ground.out)/p.folder)
     for p in dict.fromkeys(j.protocol for j in jobs): train_assets(p, data, progress)
     with tqdm(total=n, unit='round', desc=protocols[0].data, disable=not progress, smoothing=.05) as bar:
         failed = do_jobs(jobs, ground, data, workers, executor, bar)
