@@ -72,7 +72,7 @@ LONGER_CLAIMS = (
 # %% ../../../nbs/papers/diverse/02_claims.ipynb #167eb65b
 _ANOTHER, _DAY = 'with another ImageNet network', '2026-11-29'
 ANOTHER = Scope(('cifar10',), ('diverse-minibatch*',), says='CIFAR-10 with ResNet-50; another ImageNet network is beyond it')
-_THERE = dict(protocol='diverse-features', needs='diverse-features', scope=ANOTHER, since=_DAY)
+_THERE = dict(protocol='diverse-features*', needs='diverse-features', scope=ANOTHER, since=_DAY)
 
 FEATURES_CLAIMS = (
     Claim('diverse-10', f'{_ARTICLE}, {_ANOTHER}', f'{_ANOTHER}, active learning is better than random',

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BETAS', 'STRATEGIES', 'SPREAD', 'PERCEPTRONS', 'RESNET', 'PRETRAINED', 'CIFAR', 'DEPARTURES', 'FEATURES', 'BN_HEAD',
-           'compared', 'on_mnist', 'on_cifar10', 'on_text', 'small', 'quick', 'smoke', 'make', 'make_code',
-           'make_features', 'columns', 'columns_features']
+           'FLATTENED', 'RATE', 'compared', 'on_mnist', 'on_cifar10', 'on_text', 'small', 'quick', 'smoke', 'make',
+           'make_code', 'make_features', 'columns', 'columns_features']
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #ea48dbb9
 from dataclasses import replace
@@ -122,16 +122,20 @@ def make_code(data='digits', scale='quick', n=None): # a list of Protocols
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #730703c2
 FEATURES = 'diverse-features'
 BN_HEAD = Recipe('bn-head', epochs=3, lr=2e-5, optimizer='rmsprop', warm=True, **LAST)
+FLATTENED = 7*7*2048 # numbers of the article's features, where EfficientNet-Lite0 has 1,280
+RATE = .001568 # 2e-5*FLATTENED/1280
 
 def make_features(data='digits', scale='quick', n=None): # a list of Protocols
-    "The experiment on CIFAR-10 with the article's head on features; at quick six rounds of a part of the rows."
+    "The experiment on CIFAR-10 with the article's head on features, at both rates; at quick a part of the rows."
     p = Protocol(FEATURES, data, scale, 1000, 1000, rounds=9, recipe=BN_HEAD, strategies=compared(), seeds=20)
+    forms = [p, replace(p, name=f'{FEATURES}-rate', recipe=replace(BN_HEAD, lr=RATE))]
     if family(data, n) == 'digits':
         few, longer = small(data, DIGITS if data == 'digits' else n), replace(BN_HEAD, epochs=30, lr=1e-3)
-        p = replace(p, query=few.query, initial=few.initial, rounds=few.rounds, recipe=longer, seeds=10)
-    elif scale == 'quick': p = replace(p, pool=20_000, rounds=5, seeds=5)
-    if scale != 'smoke': return [p]
-    return [replace(p, query=20, initial=20, rounds=2, pool=400, seeds=2, recipe=replace(p.recipe, epochs=2))]
+        forms = [replace(p, query=few.query, initial=few.initial, rounds=few.rounds, recipe=longer, seeds=10)]
+    elif scale == 'quick': forms = [replace(p, pool=20_000, rounds=5, seeds=5) for p in forms]
+    if scale != 'smoke': return forms
+    few = dict(query=20, initial=20, rounds=2, pool=400, seeds=2)
+    return [replace(p, recipe=replace(p.recipe, epochs=2), **few) for p in forms]
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #08601e81
 def _on(p): # function: what is said of MNIST, of CIFAR-10, of 20 Newsgroups -> what fits the protocol
@@ -212,6 +216,9 @@ def columns(p): # list of `Setting`s
     return [*_labels(p), *_training(p), *_methods(p)]
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #b3d207e0
+def _numbers(kind): # words; a backbone's name, or None
+    return '1,280, ' if (kind or '').startswith('efficientnet-lite0') else ''
+
 def _seen(p): # list of `Setting`s
     "What stands before the head."
     kind = split_name(p.data)[1]
@@ -227,6 +234,7 @@ def _seen(p): # list of `Setting`s
         Setting('image size', '-', '200 x 200 (code only)', "the backbone's own" if kind else 'as they come'),
         Setting('pixels', '-', values, 'as the weights expect' if kind else '0 to 1'),
         Setting('features', '-', maps, means if kind else 'the pixels'),
+        Setting('numbers a row', '-', f'{FLATTENED:,}, at a rate of 2e-5 (code only)', f'{_numbers(kind)}at {p.recipe.lr:g}'),
         Setting('head', '-', '128, 64, batch normalisation, dropout .3 (code only)', f'the same ({p.recipe.model})')]
 
 def columns_features(p): # list of `Setting`s
