@@ -198,7 +198,8 @@ def check_settings(
         need(v in values, f"{f.name}={v!r} does not go with {model}; {remedy}", f.name)
 
 # %% ../../nbs/models/08_recipe.ipynb #1a57f0a2
-HEADS = ('linear-head', 'mlp-head', 'bn-head') # models that read features; runs of all seeds go side by side, on a CPU too
+# Models that read features; runs of all seeds go side by side, on a CPU too
+HEADS = ('linear-head', 'mlp-head', 'bn-head')
 LAST = dict(holdout=0., checkpoint='last', checkpoint_after=0) # nothing held out
 
 def training_of(r): # in words

@@ -71,7 +71,8 @@ LONGER_CLAIMS = (
 
 # %% ../../../nbs/papers/diverse/02_claims.ipynb #167eb65b
 _ANOTHER, _DAY = 'with another ImageNet network', '2026-11-29'
-ANOTHER = Scope(('cifar10',), ('diverse-minibatch*',), says='CIFAR-10 with ResNet-50; another ImageNet network is beyond it')
+_BEYOND = 'CIFAR-10 with ResNet-50; another ImageNet network is beyond it'
+ANOTHER = Scope(('cifar10',), ('diverse-minibatch*',), says=_BEYOND)
 _THERE = dict(protocol='diverse-features*', needs='diverse-features', scope=ANOTHER, since=_DAY)
 
 FEATURES_CLAIMS = (
@@ -81,11 +82,13 @@ FEATURES_CLAIMS = (
           (*_over('margin', SPREAD), _fass_over('margin')), kind='no better', **_THERE),
     Claim('diverse-12', f'{_METHOD}, {_ANOTHER}', f'{_ANOTHER}, the submodular form is ahead of both k-means forms',
           _PROXY, **_THERE),
-    Claim('diverse-13', f'{_LONG.format("erratum")}, {_ANOTHER}', f'{_ANOTHER}, the largest margin is worse than random',
-          (Part('random', 'largest_margin'),), **_THERE),
-    Claim('diverse-14', f'{_ARTICLE}, {_ANOTHER}', f'{_ANOTHER}, the accuracy with 10,000 labels is the article\'s 0.8',
+    Claim('diverse-13', f'{_LONG.format("erratum")}, {_ANOTHER}',
+          f'{_ANOTHER}, the largest margin is worse than random', (Part('random', 'largest_margin'),), **_THERE),
+    Claim('diverse-14', f'{_ARTICLE}, {_ANOTHER}',
+          f'{_ANOTHER}, the accuracy with 10,000 labels is the article\'s 0.8',
           (Part('random', 80, margin=5.), Part('margin', 80, margin=5.)),
           kind='equivalence', statistic='final', **_THERE),
-    Claim('diverse-15', f'{_ARTICLE}, {_ANOTHER}', f'{_ANOTHER}, the accuracy with 10,000 labels is above the paper\'s 0.6',
+    Claim('diverse-15', f'{_ARTICLE}, {_ANOTHER}',
+          f'{_ANOTHER}, the accuracy with 10,000 labels is above the paper\'s 0.6',
           (Part('random', 60, margin=10.), Part('margin', 60, margin=10.)), statistic='final', **_THERE))
 DIVERSE_CLAIMS = *CIFAR_CLAIMS, *LONGER_CLAIMS, *FEATURES_CLAIMS

@@ -234,7 +234,8 @@ def _seen(p): # list of `Setting`s
         Setting('image size', '-', '200 x 200 (code only)', "the backbone's own" if kind else 'as they come'),
         Setting('pixels', '-', values, 'as the weights expect' if kind else '0 to 1'),
         Setting('features', '-', maps, means if kind else 'the pixels'),
-        Setting('numbers a row', '-', f'{FLATTENED:,}, at a rate of 2e-5 (code only)', f'{_numbers(kind)}at {p.recipe.lr:g}'),
+        Setting('numbers a row', '-', f'{FLATTENED:,}, at a rate of 2e-5 (code only)',
+                f'{_numbers(kind)}at {p.recipe.lr:g}'),
         Setting('head', '-', '128, 64, batch normalisation, dropout .3 (code only)', f'the same ({p.recipe.model})')]
 
 def columns_features(p): # list of `Setting`s
