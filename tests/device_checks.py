@@ -112,7 +112,7 @@ def test_network(name, narrow):
         mc = [o[1].rows('mc', np.arange(5))] if f.net.first_dropout else []
         scores = [e['test_log_loss'] for e in evaluate(f, d.x_test[:4], d.y_test[:4])]
         return [o[1].rows('probs', np.arange(5)), o[0].rows('embeds', np.arange(5)), *mc, scores]
-    images = ['convolution', 'convolution_backward']*(name not in ('mlp', 'mlp-head'))
+    images = ['convolution', 'convolution_backward']*(name not in ('mlp', 'mlp-head', 'bn-head'))
     agree(run, None, 1e-3, ['_fused_adam_', 'baddbmm'] + images)
 
 RECIPES = dict(

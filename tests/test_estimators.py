@@ -43,7 +43,7 @@ def logits(fitted, x): return fitted.net.rows(x, np.arange(len(x))[None].repeat(
 # ---- the registries
 
 def test_every_name():
-    assert [*MODELS] == ['lenet', 'vgg16', 'vgg16_bn', 'resnet18', 'resnet14', 'resnet8', 'mlp', 'mlp-head']
+    assert [*MODELS] == ['lenet', 'vgg16', 'vgg16_bn', 'resnet18', 'resnet14', 'resnet8', 'mlp', 'mlp-head', 'bn-head']
     assert [*ESTIMATORS] == ['sklearn-mlp', 'sklearn-logistic', 'keras-mlp', 'keras-resnet50v2', 'linear-head']
     assert not set(MODELS) & set(ESTIMATORS)
 

@@ -13,7 +13,8 @@ from al_repro.runs.records import load_records, same_run
 from al_repro.runs.rounds import one_thread, replay
 from al_repro.runs.runner import run
 
-HEADS = dict(linear=Recipe('linear-head', l2=.05, **LAST), mlp=Recipe('mlp-head', steps=20, **LAST))
+HEADS = dict(linear=Recipe('linear-head', l2=.05, **LAST), mlp=Recipe('mlp-head', steps=20, **LAST),
+             bn=Recipe('bn-head', steps=20, warm=True, **LAST))
 SPECS = ['random', 'margin', 'coreset']
 
 def protocol(head='linear'): return Protocol('own', 'digits', 'quick', 20, 20, 3, HEADS[head], pool=1100, seeds=4)

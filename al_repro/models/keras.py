@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KERAS_OPTIMIZERS', 'PIXELS', 'KEEP', 'load_keras', 'run_layers', 'logits_and_embedding', 'KerasState', 'KerasModel',
-           'as_keras', 'keras_shape', 'KerasMLP', 'Backbone', 'shared_backbone', 'KerasResNet50V2']
+           'as_keras', 'keras_shape', 'KerasMLP', 'Backbone', 'shared_backbone', 'head_layers', 'KerasResNet50V2']
 
 # %% ../../nbs/models/14_keras.ipynb #a8f9b2c0
 import functools, importlib, os, sys
@@ -178,24 +178,29 @@ def shared_backbone(make, weights, shape, pixels, device): # a frozen `Backbone`
     return Backbone(make, weights, shape, pixels, True)
 
 # %% ../../nbs/models/14_keras.ipynb #2ee5e07b
+def head_layers(keras, shape, n_classes): # a `keras.Sequential`; shape: of what the backbone gives, without the batch
+    "The head of the article's code: 128 and 64 units, batch normalisation before each layer, dropout after two."
+    L = keras.layers
+    return keras.Sequential([
+        keras.Input(shape),
+        L.Flatten(),
+        L.BatchNormalization(),
+        L.Dense(128, activation='relu'),
+        L.Dropout(.3),
+        L.BatchNormalization(),
+        L.Dense(64, activation='relu', name='embedding'),
+        L.Dropout(.3),
+        L.BatchNormalization(),
+        L.Dense(n_classes, activation='softmax', name='head')])
+
 class KerasResNet50V2(KerasModel):
     "Keras's ResNet50V2 under the head of the article's code; embedding 64: its layer of that size."
     takes = KerasModel.takes | dict(weights=None, frozen=(False, True), pixels=tuple(PIXELS))
     def make(self): return self.keras.applications.ResNet50V2 # the backbone
     def build(self, keras):
-        r, L = self.recipe, keras.layers
+        r = self.recipe
         given = self.make(), r.weights, self.shape, r.pixels
         if r.frozen and r.weights: self.backbone = shared_backbone(*given, str(self.device))
         else: self.backbone = Backbone(*given, r.frozen)
-        return keras.Sequential([
-            keras.Input(self.backbone.shape),
-            L.Flatten(),
-            L.BatchNormalization(),
-            L.Dense(128, activation='relu'),
-            L.Dropout(.3),
-            L.BatchNormalization(),
-            L.Dense(64, activation='relu', name='embedding'),
-            L.Dropout(.3),
-            L.BatchNormalization(),
-            L.Dense(self.n_classes, activation='softmax', name='head')])
+        return head_layers(keras, self.backbone.shape, self.n_classes)
     def inputs(self, x, ids, training): return self.backbone.of(x, ids, training)

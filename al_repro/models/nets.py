@@ -228,8 +228,8 @@ def mlp(
     layers = [Linear(members, math.prod(shape), 128), nn.ReLU(), Linear(members, 128, 64), nn.ReLU()]
     return Net([Fold(), Unfold(members), *layers, nn.Dropout(.5)], 64, n_classes, members)
 
-MODELS = dict(lenet=lenet, vgg16=vgg16, vgg16_bn=vgg16_bn, resnet18=resnet18,
-              resnet14=resnet14, resnet8=resnet8, mlp=mlp, **{'mlp-head': 'al_repro.models.heads:mlp_head'})
+MODELS = dict(lenet=lenet, vgg16=vgg16, vgg16_bn=vgg16_bn, resnet18=resnet18, resnet14=resnet14, resnet8=resnet8,
+              mlp=mlp, **{'mlp-head': 'al_repro.models.heads:mlp_head', 'bn-head': 'al_repro.models.bn_head:bn_head'})
 
 # %% ../../nbs/models/04_nets.ipynb #149eab49
 ESTIMATORS = { # name -> class, or 'module:class'

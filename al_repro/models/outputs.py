@@ -26,7 +26,8 @@ def chunk_rows(
     """Rows to push through at once: few on a CPU, where caches matter, thousands on a GPU.
 
     Never more than memory allows."""
-    most = 256 if next(net.parameters()).device.type == 'cpu' else 8192
+    few = getattr(net, 'rows_at_once', 256) # 256 images; a network of few numbers a row says more
+    most = few if next(net.parameters()).device.type == 'cpu' else 8192
     size = row_bytes(net, (net.members, 1, *shape)) or 0
     return rows_that_fit(max(1, most//(copies*net.members)), copies*size)
 

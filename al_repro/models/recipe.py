@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'RECIPE_LATER', 'OPTIMIZERS', 'TAKES', 'HEADS', 'LAST', 'stream_key', 'np_rng', 'torch_rng', 'Recipe',
-           'check_rules', 'check_settings', 'training_of', 'split', 'n_epochs']
+           'check_rules', 'KerasRMSprop', 'check_settings', 'training_of', 'split', 'n_epochs']
 
 # %% ../../nbs/models/08_recipe.ipynb #86bb4f28
 import math
@@ -147,12 +147,34 @@ def check_rules(
     rises = all(a < b for a,b in zip((0, *ends), ends))
     need(rises, f"milestones={ends} do not rise; give epochs such as (30, 60, 90)", 'milestones')
 
+# %% ../../nbs/models/08_recipe.ipynb #7a21d9df
+class KerasRMSprop(torch.optim.Optimizer):
+    "RMSprop as Keras has it: w -= lr g/sqrt(v + eps), v the running mean of g*g."
+    def __init__(self, groups, lr=1e-3, rho=.9, eps=1e-7, weight_decay=0.): # as for `torch.optim.RMSprop`
+        super().__init__(groups, dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay))
+    @torch.no_grad()
+    def step(self, closure=None):
+        "One step of all weights that have a gradient."
+        for group in self.param_groups:
+            ws = [w for w in group['params'] if w.grad is not None]
+            if ws: self.move(ws, [w.grad for w in ws], group)
+    def move(self, ws, gs, group): # weights and their gradients; lists
+        "The step of a group."
+        for w in ws:
+            if not self.state[w]: self.state[w]['square'] = torch.zeros_like(w)
+        if group['weight_decay']: gs = torch._foreach_add(gs, ws, alpha=group['weight_decay'])
+        v = [self.state[w]['square'] for w in ws]
+        torch._foreach_mul_(v, group['rho'])
+        torch._foreach_addcmul_(v, gs, gs, 1 - group['rho'])
+        root = torch._foreach_add(v, group['eps'])
+        torch._foreach_sqrt_(root)
+        torch._foreach_addcdiv_(ws, gs, root, -group['lr'])
+
 # %% ../../nbs/models/08_recipe.ipynb #0ce7d593
 OPTIMIZERS = dict(
     adam=lambda groups, lr: torch.optim.Adam(groups, lr=lr, fused=True),
     sgd=lambda groups, lr, momentum=0.: torch.optim.SGD(groups, lr=lr, momentum=momentum),
-    # Keras's decay; torch's own is .99
-    rmsprop=lambda groups, lr: torch.optim.RMSprop(groups, lr=lr, alpha=.9, eps=1e-7))
+    rmsprop=KerasRMSprop)
 
 TAKES = dict( # settings that a torch network knows -> values, None: any
     l2=None, optimizer=tuple(OPTIMIZERS), warm=(False, True), momentum=None, milestones=None,
@@ -176,7 +198,8 @@ def check_settings(
         need(v in values, f"{f.name}={v!r} does not go with {model}; {remedy}", f.name)
 
 # %% ../../nbs/models/08_recipe.ipynb #1a57f0a2
-HEADS = ('linear-head', 'mlp-head') # models that read features; runs of all seeds go side by side, on a CPU too
+# Models that read features; runs of all seeds go side by side, on a CPU too
+HEADS = ('linear-head', 'mlp-head', 'bn-head')
 LAST = dict(holdout=0., checkpoint='last', checkpoint_after=0) # nothing held out
 
 def training_of(r): # in words
