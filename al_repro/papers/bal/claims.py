@@ -6,6 +6,7 @@
 __all__ = ['RIVALS', 'CURVE_CLAIMS', 'PART_CLAIMS', 'BAL_CLAIMS', 'variant', 'printed_lead', 'against_rivals']
 
 # %% ../../../nbs/papers/bal/02_claims.ipynb #6becc6f9
+import functools
 from .protocols import BUDGETS, bal_spec
 from .runs import CHOSEN
 from .tables import DATA, TABLES, published
@@ -20,6 +21,7 @@ def variant(**options): # a label; options: what differs from the reference
 RIVALS = (
     'random', 'pt4al', 'activeft', 'vaal', 'pal', 'dbal_entropy', 'coreset', 'entropy', 'least_confidence')
 
+@functools.cache
 def _rows(budget, data): # dict: strategy -> its printed row
     "The rows of a table, by the names of our strategies."
     t = published()
