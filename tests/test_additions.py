@@ -79,10 +79,11 @@ def test_they_are_run_and_judged(home):
     out = said(home, *'reproduce toy --data two-squares --workers 2 --quiet --out runs'.split())
     assert 'toy-1' in out and 'every_other vs random' in out, out
     assert len(list((home/'runs'/'toy-two-squares-quick').glob('*.json'))) == 10
-    out = said(home, *'study nothing --quiet --out runs'.split())
+    study = "from al_repro.cli.main import main; assert not main('study nothing --quiet --out runs'.split())"
+    judge = "import al_repro; v = al_repro.all_verdicts('runs')['Toy']; print(*v.claim + ' ' + v.verdict, sep='\\n')"
+    out, _, verdicts = said(home, f"{study}; print('JUDGED'); {judge}", module=None).partition('JUDGED\n')
     assert 'zero' in out and 'noise' in out
-    code = "import al_repro; v = al_repro.all_verdicts('runs')['Toy']; print(*v.claim + ' ' + v.verdict, sep='\\n')"
-    verdicts = said(home, code, module=None).splitlines()
+    verdicts = verdicts.splitlines()
     assert {v.split()[0] for v in verdicts} == {'toy-1', 'toy-2'}
     assert 'toy-2 holds' in verdicts and 'toy-1 not run' not in verdicts
     assert 'A toy on two-squares' in (home/'runs'/'report.html').read_text()

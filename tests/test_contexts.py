@@ -1,4 +1,5 @@
 "The same numbers inside whatever a caller has switched in torch and numpy, and all of it untouched afterwards"
+import os, subprocess, sys
 import numpy as np, pytest, torch
 from types import SimpleNamespace
 from al_repro.models import contexts, outputs
@@ -78,6 +79,25 @@ def test_global_generators(name):
         before = global_state()
         build(f'{name}({SMALL[name]})' if name in SMALL else name)(Query.from_arrays(**a), 4)
         assert not moved(before)
+
+THREADS_AFTER = """
+import sys, torch
+from al_repro.query.contract import sample_arrays
+from al_repro.query.query import Query
+from al_repro.query.spec import build
+for spec in sys.argv[1:]:
+    build(spec)(Query.from_arrays(**sample_arrays()), 4)
+    print(torch.get_num_threads())
+"""
+APRICOTS = [f'submodular(optimizer={o})' for o in ('lazy', 'two-stage', 'naive', 'stochastic')]
+
+def test_apricot_leaves_the_threads_of_torch_alone():
+    "Numba starts OpenMP for all cores, and torch shares it: what a process asks of apricot first must not last"
+    pytest.importorskip('apricot')
+    one = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+    env = os.environ | one | dict(NUMBA_NUM_THREADS='2', NUMBA_DISABLE_JIT='1') # nothing to compile
+    done = subprocess.run([sys.executable, '-c', THREADS_AFTER, *APRICOTS], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ['1']*len(APRICOTS), done.stderr[-2000:]
 
 def test_a_model_of_the_caller_keeps_its_dtype():
     "A forward that makes tensors counts on the default dtype of its own surroundings"

@@ -2,7 +2,7 @@
 import os, sys
 from pathlib import Path
 
-import pytest
+import pytest, torch
 from nbdev.config import get_config
 from nbdev.test import test_nb as run_nb
 
@@ -14,10 +14,12 @@ FLAGS = get_config(path=ROOT).tst_flags.split()
 def as_before():
     "Whatever a notebook changes in this process is put back"
     cwd, env, path, main = os.getcwd(), dict(os.environ), list(sys.path), sys.modules['__main__']
+    threads = torch.get_num_threads()
     yield
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    torch.set_num_threads(threads)
     sys.path[:], sys.modules['__main__'] = path, main
     if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all')
 

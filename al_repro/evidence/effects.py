@@ -45,7 +45,7 @@ def fresh(
     counts = table['done'].astype(bool) & ~table['stale'].astype(bool)
     rows = table[counts].sort_values([*_RUN, 'round'])
     _check_rows(rows)
-    for cell, runs in rows.groupby(_CELL): _check_plan(cell, runs)
+    _check_plans(rows)
     return rows
 
 # %% ../../nbs/evidence/00_effects.ipynb #aeafd62e
@@ -62,15 +62,17 @@ def _check_rows(rows):
         what = f'test_accuracy={bad["test_accuracy"].iloc[0]} in {_name(bad.iloc[0])}'
         raise ValueError(f'table has {what}; accuracies lie in 0..1')
 
-def _check_plan(cell, rows):
+def _check_plans(rows): # in order
     "The runs of a cell (protocol, data, scale) have the same query sizes, rounds and labels."
-    plans = {k: tuple(zip(r['query'], r['round'], r['labelled'])) for k, r in rows.groupby(['strategy', 'seed'])}
-    first, plan = next(iter(plans.items()))
-    other = next((run for run, p in plans.items() if p != plan), None)
-    if other is None: return
-    both = ' and '.join(f'{s} seed {seed}' for s, seed in (first, other))
-    raise ValueError(f'table mixes protocols under {" ".join(cell)}: {both} differ in query size, rounds or '
-                     'labelled images; give each protocol its own name')
+    plans, first = {}, {}
+    for *run, query, round, labelled in rows[[*_RUN, 'query', 'round', 'labelled']].itertuples(index=False, name=None):
+        plans.setdefault(tuple(run), []).append((query, round, labelled))
+    for (*cell, strategy, seed), plan in plans.items():
+        other, its_plan = first.setdefault(tuple(cell), ((strategy, seed), plan))
+        if plan == its_plan: continue
+        both = ' and '.join(f'{s} seed {seed}' for s, seed in (other, (strategy, seed)))
+        raise ValueError(f'table mixes protocols under {" ".join(cell)}: {both} differ in query size, rounds or '
+                         'labelled images; give each protocol its own name')
 
 # %% ../../nbs/evidence/00_effects.ipynb #5e15da1f
 def _per_run(table, name, measure):
@@ -186,9 +188,11 @@ def _side(wide, name):
     if isinstance(name, str): return wide.get(name, none)
     return better_of(pd.DataFrame({s: wide.get(s, none) for s in name}))
 
-def _differences(stats, a, b, statistic):
-    "a - b per shared seed, from one row per run; lone seeds in `attrs`. A number as b: a against it."
-    wide = {s: g.set_index('seed')[statistic] for s, g in stats.groupby('strategy')}
+def _by_seed(stats, statistic): # dict strategy -> Series by seed; stats: one row per run
+    return {s: g.set_index('seed')[statistic] for s, g in stats.groupby('strategy')}
+
+def _differences(wide, a, b): # wide: of `_by_seed`
+    "a - b per shared seed; lone seeds in `attrs`. A number as b: a against it."
     x = _side(wide, a)
     y = pd.Series(float(b), x.index) if isinstance(b, (int, float)) else _side(wide, b)
     d = (x - y).dropna().rename(f'{said(a)} vs {said(b)}')
@@ -218,7 +222,7 @@ def paired(
     need(statistic in STATISTICS, f'statistic={statistic!r} is not known; use one of {known}', 'statistic')
     stats = STATISTICS[statistic](table)
     _check_paired(stats, a, b)
-    d = _differences(stats, a, b, statistic)
+    d = _differences(_by_seed(stats, statistic), a, b)
     alone = f'only {a}: {d.attrs["only_a"]}, only {b}: {d.attrs["only_b"]}'
     need(len(d) > 1, f'{a!r} and {b!r} share {len(d)} seeds ({alone}); run at least 2 seeds of both')
     return d

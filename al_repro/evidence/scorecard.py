@@ -65,15 +65,14 @@ def hours_of(
     """Core hours of one run, or of one seed of a study, for `verdicts`.
 
     The mean over the seeds that have finished it, NaN if none has."""
-    parts = ['seconds_fit', 'seconds_outputs', 'seconds_select']
-    at = lambda t, *cell: (t.protocol == cell[0]) & (t.data == cell[1]) & (t.scale == cell[2])
+    parts, cell = ['seconds_fit', 'seconds_outputs', 'seconds_select'], ['protocol', 'data', 'scale']
+    runs = dict(iter(done.groupby([*cell, 'strategy'])))
+    measured = dict(iter(studies.groupby(cell))) if studies is not None else {}
     def hours(protocol, data, scale, strategy):
-        cell = protocol, data, scale
-        if not protocol.startswith('study-'):
-            t = done[at(done, *cell) & (done.strategy == strategy)]
-            return t[parts].sum(axis=1).groupby(t.seed).sum().mean()/3600
-        if studies is None: return float('nan')
-        return studies[at(studies, *cell)].drop_duplicates('seed').seconds.mean()/3600
+        where = protocol, data, scale
+        if where in measured: return measured[where].drop_duplicates('seed').seconds.mean()/3600
+        t = runs.get((*where, strategy))
+        return float('nan') if t is None else t[parts].sum(axis=1).groupby(t.seed).sum().mean()/3600
     return hours
 
 # %% ../../nbs/evidence/12_scorecard.ipynb #d91ac8fb

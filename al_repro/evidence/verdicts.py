@@ -13,7 +13,7 @@ import pandas as pd
 from ..checks import need
 from .claims import in_words, names_of
 from .combine import combine, Compared, HOW
-from .compare import _compare, _head, _pairs, COLUMNS, departures, Runs
+from .compare import _compare, _head, _pairs, Cell, COLUMNS, departures, Runs
 from .effects import _CELL, _NEEDS, Effect, fresh, MIN_SEEDS
 from .judge import AGAINST, seeds_to_decide, seeds_to_fail
 from .plans import COMMAND, Plan
@@ -106,9 +106,9 @@ def _with_labels(plan, rows): # a `Plan`
     if 'label' not in rows: return plan
     return replace(plan, labels=dict(rows[['strategy', 'label']].dropna().itertuples(index=False)))
 
-def judge_cell(claim, cell, rows, plan, inside=True): # list of rows
+def judge_cell(claim, cell, there, plan, inside=True): # list of rows; there: a `Cell`
     "Rows of one claim in one cell: its parts, then the whole; beyond the source only what was run."
-    runs_, plan = Runs(rows, claim), _with_labels(plan, rows)
+    runs_, plan = Runs(there, claim), _with_labels(plan, there.rows)
     parts = [_compare(claim, cell, runs_, p, inside) for p in _pairs(claim, cell, runs_)]
     counted = [p for p in parts if p['counts']]
     if not inside and not any(p['n'] for p in counted): return []
@@ -123,14 +123,17 @@ def _cells(table, more=()): # (protocol, data, scale, query), in order
     cells = {*table[_KEY].itertuples(index=False, name=None), *map(tuple, more)}
     return sorted(cells, key=lambda c: (*c[1:], c[0]))
 
-def _at(table, cell): return table[(table[_KEY] == list(cell)).all(axis=1)]
+def _split(table, cells): # dict (protocol, data, scale, query) -> `Cell`
+    "The runs of each cell; none where nothing was run."
+    there = dict(iter(table.groupby(_KEY, sort=False)))
+    return {c: Cell(there.get(c, table[:0])) for c in cells}
 
-def _judged(claim, cells, table, plan): # list of rows
-    "A claim in each of some cells of a table."
+def _judged(claim, cells, there, plan): # list of rows; there: of `_split`
+    "A claim in each of some cells."
     res = []
     for c in cells:
         inside = claim.scope.has_data(c[1]) if claim.study else claim.scope.has(*c[:2])
-        res += judge_cell(claim, c, _at(table, c), plan, inside)
+        res += judge_cell(claim, c, there[c], plan, inside)
     return res
 
 def _unmeasured(claim, cell, note, todo): # a row
@@ -150,23 +153,20 @@ def _cannot(claim, data, scale, plan):
     todo = plan.todo((claim.needs, other, scale, 0), {}, strategies) if claim.needs else {}
     return _unmeasured(claim, ('', data, scale, math.nan), note, todo)
 
-def _judge_study(claim, studies, plan):
+def _judge_study(claim, studies, plan): # studies: of `_split`
     "Rows of a claim about a study, in every cell that was measured, or one that says how to measure it."
     name = f'study-{claim.study}'
-    found = []
-    if studies is not None:
-        rows = studies[studies['protocol'] == name]
-        found = _judged(claim, _cells(rows), rows, plan)
+    found = _judged(claim, [c for c in studies if c[0] == name], studies, plan)
     if any(r['inside'] for r in found): return found
     cell = (name, claim.scope.data[0] if claim.scope.data else 'synthetic', 'quick', math.nan)
     return [_unmeasured(claim, cell, 'not measured', plan.todo(cell, {}, ['all'])), *found]
 
-def _judge_runs(claim, table, known, plan):
+def _judge_runs(claim, known, plan): # known: of `_split`
     "Rows of a claim about runs, in every cell that can test it."
     fits, res = [c for c in known if fnmatchcase(c[0], claim.protocol)], []
     for data, scale in dict.fromkeys(c[1:3] for c in fits):
         able = [c for c in fits if c[1:3] == (data, scale) and claim.scope.has_query(c[3])]
-        res += _judged(claim, able, table, plan)
+        res += _judged(claim, able, known, plan)
         if not able and claim.scope.has_data(data): res.append(_cannot(claim, data, scale, plan))
     return res
 
@@ -188,10 +188,11 @@ def verdicts(
     need(least >= MIN_SEEDS, f'seeds={seeds} cannot be judged; ask for at least {MIN_SEEDS}', 'seeds')
     if len(table) == 0: table = pd.DataFrame(columns=_NEEDS)
     fresh(table) # complain about the whole before looking at parts
-    plan, known = Plan(command, seeds, hours), _cells(table, cells)
+    plan, known = Plan(command, seeds, hours), _split(table, _cells(table, cells))
+    measured = {} if studies is None else _split(studies, _cells(studies))
     rows = []
     for c in claims:
-        rows += _judge_study(c, studies, plan) if c.study else _judge_runs(c, table, known, plan)
+        rows += _judge_study(c, measured, plan) if c.study else _judge_runs(c, known, plan)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 # %% ../../nbs/evidence/10_verdicts.ipynb #a4d673a6

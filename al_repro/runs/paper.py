@@ -10,7 +10,7 @@ __all__ = ['SCALES', 'EVERYWHERE', 'PAPERS', 'Setting', 'Experiment', 'as_they_a
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from ..checks import discover, nearest, need
+from ..checks import BadArgument, discover, nearest, need
 from ..data.catalog import FAMILIES
 
 # %% ../../nbs/runs/02_paper.ipynb #b56c2ca3
@@ -84,32 +84,38 @@ def studies(): # dict name -> `Study`
     "The studies of all papers."
     return {s.name: s for p in papers().values() for s in p.studies}
 
+def _home(name, there): # as `experiment_of`; there: names of experiments
+    mine = (e for e in there if f'{name}-'.startswith(f'{e}-'))
+    return max(mine, key=len, default=name.split('-')[0])
+
 def experiment_of(name): # name of an experiment, or the name's first word
     "The experiment that a protocol belongs to: diverse-minibatch-keras to diverse-minibatch."
-    mine = (e for e in experiments() if f'{name}-'.startswith(f'{e}-'))
-    return max(mine, key=len, default=name.split('-')[0])
+    return _home(name, experiments())
 
 # %% ../../nbs/runs/02_paper.ipynb #2b7dfcf8
 @functools.lru_cache(256)
 def _protocols(name, data, scale, n): # a tuple of Protocols
     return tuple(experiments()[name].make(data, scale, n))
 
+def _need_known(said, value, there, argument):
+    "`BadArgument` for a value that is not there, with the nearest that is."
+    if value in there: return
+    raise BadArgument(f"{said} is unknown{nearest(value, there)}; known: {', '.join(there)}", argument)
+
 def protocols(name='dal', data='digits', scale='quick', n=None): # a list of Protocols
     "The protocols of experiment `name`; `ValueError` for an unknown name or scale, with the nearest suggested."
-    there = experiments()
-    fault = f"experiment {name!r} is unknown{nearest(name, there)}"
-    need(name in there, f"{fault}; known: {', '.join(there)}", 'name')
-    fault = f"scale={scale!r} is unknown{nearest(scale, SCALES)}"
-    need(scale in SCALES, f"{fault}; known: {', '.join(SCALES)}", 'scale')
+    _need_known(f'experiment {name!r}', name, experiments(), 'name')
+    _need_known(f'scale={scale!r}', scale, SCALES, 'scale')
     return list(_protocols(name, data, scale, n))
 
 def siblings(name, data, scale, n=None): # dict name -> `Protocol`
     """All protocols, by name, of the experiment that the protocol `name` belongs to, as `protocols`.
 
     None for a protocol of one's own."""
-    own = experiment_of(name)
-    if own not in experiments() or scale not in SCALES: return {}
-    return {p.name: p for p in protocols(own, data, scale, n)}
+    there = experiments()
+    own = _home(name, there)
+    if own not in there or scale not in SCALES: return {}
+    return {p.name: p for p in _protocols(own, data, scale, n)}
 
 def three_columns(p): # a list of `Setting`s
     "The protocol beside its sources; one's own protocol has none."

@@ -8,7 +8,7 @@ __all__ = ['DIVERSE_CHOICES', 'largest_margin', 'shortlist', 'check_diverse', 'l
            'disagreement', 'directions', 'cosines', 'suggestive_annotation']
 
 # %% ../../nbs/strategies/50_diverse.ipynb #5e4d59ca
-import importlib.util, math
+import contextlib, importlib.util, math
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
@@ -66,19 +66,28 @@ def largest_margin_score(
 largest_margin = by_score(largest_margin_score, 'largest_margin', version=2) # label what the model is surest of
 
 # %% ../../nbs/strategies/50_diverse.ipynb #787324e6
+@contextlib.contextmanager
+def _one_numba_thread():
+    "Numba on one thread inside; torch keeps its number, which the first question to numba would raise: OpenMP has one."
+    import numba
+    of_torch = torch.get_num_threads()
+    try:
+        of_numba = numba.get_num_threads()
+        numba.set_num_threads(1)
+        try: yield
+        finally: numba.set_num_threads(of_numba)
+    finally: torch.set_num_threads(of_torch)
+
 def _apricot(s, k, optimizer, seed): # (k,) positions
     "Facility location by one of apricot's optimisers; should it repeat a pick, the smallest other positions follow."
     if not s.held:
         size = f"of all pairs of {len(s):,} candidates, {8e-9*len(s)**2:.1f} GB"
         remedy = 'choose optimizer=greedy, or a smaller beta'
         raise BadArgument(f"optimizer={optimizer!r} holds the similarities {size}; {remedy}", 'optimizer')
-    import numba
-    from apricot import FacilityLocationSelection
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    f = FacilityLocationSelection(k, metric='precomputed', optimizer=optimizer, random_state=seed)
-    try: picks = f.fit(s.table).ranking
-    finally: numba.set_num_threads(threads)
+    with _one_numba_thread():
+        from apricot import FacilityLocationSelection
+        f = FacilityLocationSelection(k, metric='precomputed', optimizer=optimizer, random_state=seed)
+        picks = f.fit(s.table).ranking
     return _filled(picks.tolist(), k, len(s))
 
 # %% ../../nbs/strategies/50_diverse.ipynb #22b4474f
