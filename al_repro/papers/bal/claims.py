@@ -7,16 +7,12 @@ __all__ = ['RIVALS', 'CURVE_CLAIMS', 'PART_CLAIMS', 'BAL_CLAIMS', 'FEATURE_MARGI
            'against_rivals', 'on_features_too']
 
 # %% ../../../nbs/papers/bal/02_claims.ipynb #6becc6f9
-<<<<<<< ours
-from dataclasses import replace
-from al_repro.papers.bal.protocols import BUDGETS, ON_FEATURES, bal_spec
-=======
 import functools
-from al_repro.papers.bal.protocols import BUDGETS, bal_spec
->>>>>>> theirs
-from al_repro.papers.bal.runs import CHOSEN
-from al_repro.papers.bal.tables import DATA, TABLES, published
-from al_repro.evidence.claims import Claim, Part, Scope
+from dataclasses import replace
+from .protocols import BUDGETS, ON_FEATURES, bal_spec
+from .runs import CHOSEN
+from .tables import DATA, TABLES, published
+from ...evidence.claims import Claim, Part, Scope
 
 # %% ../../../nbs/papers/bal/02_claims.ipynb #fee9774b
 def variant(**options): # a label; options: what differs from the reference
