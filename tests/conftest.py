@@ -1,5 +1,5 @@
 "Settings that must stand before torch and matplotlib are imported"
-import os
+import multiprocessing, os
 import pytest
 
 THREADS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'
@@ -19,6 +19,17 @@ def narrow(monkeypatch):
         return real(shape, classes, members, tuple(w//4 for w in widths), *more)
     monkeypatch.setattr(nets, 'VGG16', tuple(tuple(c//4 for c in block) for block in nets.VGG16))
     monkeypatch.setattr(nets, 'residual', thin)
+
+@pytest.fixture
+def ready_workers(monkeypatch):
+    """Worker processes fork from one that has imported all they need, where else each imports it for seconds.
+
+    Jobs reach them as they reach others; `os.environ` they have from the first test that starts some."""
+    from al_repro.runs import local, workers
+    if 'forkserver' not in multiprocessing.get_all_start_methods(): return
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['al_repro.runs.local', 'torch._dynamo', 'sklearn.datasets'])
+    for module in (local, workers): monkeypatch.setattr(module, 'CONTEXT', context)
 
 @pytest.fixture
 def fragile():

@@ -251,7 +251,7 @@ def half(tmp_path, monkeypatch):
     monkeypatch.setitem(PAPERS, 'half', Paper('half', 'Half', 1999, '', studies=(study,)))
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_one_seed_of_a_study_that_fails(al, half, workers):
+def test_one_seed_of_a_study_that_fails(al, half, workers, ready_workers):
     args = ['study', 'half', '--workers', workers, '--quiet']
     code, out, _ = al(*args)
     assert code == 4 and [read_study(f)['seed'] for f in records()] == [0, 2]

@@ -172,7 +172,7 @@ def test_warm_needs_the_round_before(data):
 
 # ---- runs
 
-def test_workers_do_not_matter(data, tmp_path):
+def test_workers_do_not_matter(data, tmp_path, ready_workers):
     p = replace(SMOKE, recipe=replace(SMOKE.recipe, model='sklearn-mlp'))
     for n in (1, 2): assert run([p], tmp_path/f'{n}', ['margin'], 2, workers=n, progress=False) == 0
     files = sorted((tmp_path/'1').rglob('*.json'))

@@ -109,7 +109,7 @@ def test_warm_runs_go_on_whoever_takes_the_next_step(long, tmp_path, one_round, 
     assert_same(tmp_path, long)
 
 @pytest.mark.parametrize('where', [dict(executor='threads'), dict(workers=1), dict(workers=2)])
-def test_a_deadline_that_is_over_at_once(where, whole, tmp_path):
+def test_a_deadline_that_is_over_at_once(where, whole, tmp_path, ready_workers):
     "Each call goes further by at least a round, whoever does it"
     assert go(tmp_path, deadline=1e-6, **where) > 0
     assert 1 <= (first := rounds(tmp_path)) < 18
@@ -180,7 +180,7 @@ def test_a_study(f, data, tmp_path):
     assert values(tmp_path/'here') == values(tmp_path/'there') == values(tmp_path/'mine')
 
 @pytest.mark.parametrize('where', [dict(executor='threads', workers=1), dict(workers=1), dict(workers=2)])
-def test_a_study_whose_deadline_is_over_at_once(where, tmp_path):
+def test_a_study_whose_deadline_is_over_at_once(where, tmp_path, ready_workers):
     left = run_study(toy_study(), tmp_path, deadline=1e-9, progress=False, **where)
     assert left == 4 - where['workers'] # one for each worker
     assert run_study(toy_study(), tmp_path, progress=False, workers=1) == 0

@@ -52,7 +52,7 @@ def test_a_deadline_ends_it_after_a_round(whole, tmp_path):
     assert run([p], tmp_path, ['margin'], workers=1, progress=False) == 0
     for k, r in records(tmp_path).items(): assert same_run(r, records(out)[k])
 
-def test_workers_give_the_same_records(whole, tmp_path):
+def test_workers_give_the_same_records(whole, tmp_path, ready_workers):
     p, out = whole
     assert run([p], tmp_path, SPECS, workers=2, progress=False) == 0
     for k, r in records(tmp_path).items(): assert same_run(r, records(out)[k])

@@ -14,6 +14,10 @@ OPTIONS = dict(
 MORE = ['submodular(similarity=distance)', 'clustered(picks=nearest)', 'fass(f=nearest)',
         'activeft(steps=2, form=separate)', 'bal(sampler=kmeans, cycles=3, beta=2)']
 
+# In the check here, k over this: BatchBALD's table is full after two picks, 10² configurations, and no later pick
+# holds more than those, but takes its time
+FEWER = {'batchbald(configurations=100)': 9}
+
 def specs():
     from al_repro.query.spec import known
     return [f'{s}({OPTIONS[s]})' if s in OPTIONS else s for s in known()] + MORE
@@ -47,7 +51,7 @@ def give_back():
     libc.mallopt(-3, 2**16) # M_MMAP_THRESHOLD
     libc.mallopt(-1, 2**16) # M_TRIM_THRESHOLD
 
-def rises(n, k, d): # (name, bytes, seconds) of each strategy, of everything that is not numpy's too
+def rises(n, k, d, fewer={}): # (name, bytes, seconds) of each strategy, of everything that is not numpy's too
     import torch
     from al_repro.query.query import Query
     from al_repro.query.spec import build
@@ -60,7 +64,8 @@ def rises(n, k, d): # (name, bytes, seconds) of each strategy, of everything tha
         gc.collect()
         forget()
         before, began = resident(), time.perf_counter()
-        assert len(set(s(q, k))) == k
+        picks = k//fewer.get(spec, 1)
+        assert len(set(s(q, picks))) == picks
         yield spec, resident(peak=True) - before, time.perf_counter() - began
 
 def cut_down(share):
@@ -110,6 +115,6 @@ def test_tables_of_pairs(monkeypatch):
 if __name__ == '__main__':
     n, k, d, *share = sys.argv[1:]
     if share: cut_down(float(share[0]))
-    for spec, rise, seconds in rises(int(n), int(k), int(d)):
+    for spec, rise, seconds in rises(int(n), int(k), int(d), FEWER if share else {}):
         print(f'{rise/1e6:.0f}\t{spec}', flush=True)
         print(f'{seconds:.1f} s', file=sys.stderr, flush=True)

@@ -5,12 +5,13 @@ The kills are played by a process of its own, which imports everything once and 
 import errno, json, os, random, shutil, signal, subprocess, sys, time, traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 import pytest, torch
 from al_repro.data.catalog import load
 from al_repro.query.strategy import REGISTRY
-from al_repro.query.spec import Spec
+from al_repro.query.spec import Spec, known
 from al_repro.runs import local, records
 from al_repro.runs.paper import protocols
 from al_repro.runs.records import identity, load_records, path_of, read_json, table
@@ -139,7 +140,9 @@ def cut(out):
 def driver(out):
     "Kills sweeps, then lets each come to its end; `AssertionError` if something is amiss"
     torch.set_num_threads(1) # a fork cannot take over the threads of its parent
+    import_module('torch._dynamo') # as the first optimizer does: else each fork imports it for seconds
     load('digits')
+    known() # and each strategy
     try: play(random.Random(0), Path(out)/'killed', Path(out)/'idle', Path(out)/'shared')
     finally: # should anything have gone wrong
         for group in started:
@@ -206,7 +209,7 @@ def test_killed_while_a_worker_idles(driven, whole): assert_same(driven/'idle', 
 
 def test_two_at_once_on_one_folder(driven, short): assert_same(driven/'shared', short)
 
-def test_ctrl_c_ends_all_and_two_workers_do_as_one(tmp_path, whole):
+def test_ctrl_c_ends_all_and_two_workers_do_as_one(tmp_path, whole, ready_workers):
     # a shell's background job would inherit a deaf ear
     hear = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); '
     code = hear + f'import test_resume; test_resume.sweep({str(tmp_path)!r}, workers=2)'
