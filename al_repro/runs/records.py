@@ -219,9 +219,7 @@ def _rows(r): # of one record
 def table(
     source, # a folder, or a list of records
 ): # a pandas DataFrame
-    """One row per run and round, with accuracies, seconds, and whether the run is stale or unfinished.
-
-    The seconds of a group are shared out evenly among its members."""
+    "One row per run and round; the seconds of a group are shared out evenly among its members."
     import pandas as pd
     return pd.DataFrame([row for r in records_in(source) for row in _rows(r)], columns=RUN_COLUMNS)
 
