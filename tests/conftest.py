@@ -1,5 +1,5 @@
 "Settings that must stand before torch and matplotlib are imported"
-import multiprocessing, os
+import multiprocessing, os, sys
 import pytest
 
 THREADS = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'
@@ -9,6 +9,15 @@ for name in THREADS: os.environ.setdefault(name, str(min(2, os.cpu_count() or 1)
 for k, v in dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='10000').items(): os.environ.setdefault(k, v)
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['KERAS_BACKEND'] = 'torch' # else Keras looks for TensorFlow where a test imports it first
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    "A test that leaves torch with more threads slows all that follow it in the process, so it fails"
+    before = torch.get_num_threads() if (torch := sys.modules.get('torch')) else None
+    yield
+    after = torch.get_num_threads() if torch else None
+    if torch: torch.set_num_threads(before)
+    assert after == before, f'torch had {before} threads and has {after}'
 
 @pytest.fixture
 def narrow(monkeypatch):
