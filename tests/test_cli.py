@@ -260,7 +260,7 @@ def test_one_seed_of_a_study_that_fails(al, half, workers, ready_workers):
     assert 'To try these again' in out and re.search(r'a +\+1\.000 +1\.414 +2 ', out)
     kept = stamps()
     assert al(*args)[0] == 4 and stamps() == kept          # what was measured is not repeated
-    if workers == 1: assert al(*args, '--deadline', '1e9')[0] == 4
+    assert al(*args, '--deadline', '1e9')[0] == 4
 
 def test_a_study_on_an_executor(al, half):
     code, out, _ = al('study', 'half', '--executor', 'threads', '--quiet')

@@ -229,14 +229,12 @@ NOT_ON_FEATURES = {
     'pal': 'trains a network on images',
     'pt4al': 'sorts by a pretext loss, which a frozen network has not',
     'activeft': 'moves its points by gradient steps over all rows: hours for a batch of thousands'}
-FEATURE_PARTS = ( # of `PARTS`
-    dict(by='nearest'),
-    dict(by='random'),
-    dict(order='descending'),
-    dict(beta=1.),
-    dict(sampler='entropy'),
-    dict(sampler='kmeans'),
-    dict(sampler='random'))
+_PRETEXT_OR_CODE = ( # parts that need a pretext loss or another embedding, or follow the released code
+    dict(by='loss'),
+    dict(sampler='kmeans-embeds'),
+    dict(confidence='l2-normalised'),
+    dict(geometry='code'))
+FEATURE_PARTS = tuple(o for o in PARTS if o not in _PRETEXT_OR_CODE)
 
 def rows_to_label(data, n=None): # rows to label
     "Those of the data set that a name or its features stand for; `ValueError` where nothing is known of it."

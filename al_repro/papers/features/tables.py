@@ -7,7 +7,6 @@ __all__ = ['SECONDS', 'WIDEST', 'UNSURE', 'leads', 'unequal', 'draw_leads', 'ran
 
 # %% ../../../nbs/papers/features/04_tables.ipynb #0835ea70
 import numpy as np, pandas as pd
-import matplotlib.pyplot as plt
 from ...evidence.combine import ALPHA, holm
 from ...evidence.effects import aulc, effect
 from ...show.axes import dress, new_axes
@@ -87,7 +86,7 @@ def draw_map(
     baseline='random', # as given to `leads`
 ): # the axes
     "Leads over random, strategies by tables, in the order of the mean rank; grey figures: not told apart from random."
-    order = ranks(tables).index
+    order = ranks(tables, baseline).index
     values = pd.DataFrame({name: t.lead for name,t in tables.items()}).reindex(order).astype(float)
     values.loc[baseline] = 0.
     told = pd.DataFrame({name: t.verdict for name,t in tables.items()}).reindex(order)
