@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLONE = 'al_repro_clone'
-EXTRAS = 'keras', 'apricot'         # that a notebook may install; `dev` would move Colab's own packages
+EXTRAS = 'keras', 'apricot', 'backbone' # that a notebook may install; `dev` would move Colab's own packages
 
 
 # ---------------------------------------------------------------- the cells

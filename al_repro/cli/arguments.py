@@ -161,7 +161,7 @@ def _select_arguments(arg):
     arg('--losses', metavar='L.npy', help='(n,) pretext losses')
     arg('--labelled', metavar='IDS',
         help='row numbers that carry a label: text, CSV with a column id, or .npy (default: none)')
-    arg('--labels', metavar='Y', nargs='+',
+    arg('--labels', metavar='Y', nargs='+', action='extend',
         help='their classes, numbers or names, in the same order; with --images tables with the columns file and label')
     arg('--round', type=int, default=0, help='queries made before this one (default: 0)')
     arg('--strategy', required=True, metavar='NAME', help='e.g. margin or "dal(mini_queries=5)"')

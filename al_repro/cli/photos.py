@@ -101,9 +101,11 @@ def head_of(
     "A linear model of the labels; two classes or more."
     import numpy as np
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
     model, y = LogisticRegression(max_iter=1000), np.array(names)
-    right = validated(model, x[at], y)
-    model.fit(x[at], y)
+    with threadpool_limits(1, 'blas'): # on a busy machine more threads wait for each other, a hundred times as long
+        right = validated(model, x[at], y)
+        model.fit(x[at], y)
     return model.classes_.tolist(), model.predict_proba(x), right
 
 def validated(model, x, y): # a share, or None where no class has two labels

@@ -6,7 +6,7 @@
 __all__ = ['round_robin', 'average_linkage', 'check_cluster_margin', 'cluster_margin']
 
 # %% ../../nbs/strategies/84_cluster_margin.ipynb #d4512f79
-import functools, hashlib
+import functools
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -14,7 +14,7 @@ from ..checks import check_number, check_whole, need
 from ..query.strategy import strategy
 from ..select.arrays import near_origin
 from .diverse import shortlist
-from .points import check_on, check_some, needs_points, points
+from .points import SameRows, check_on, check_some, every_id, needs_points, points
 from .uncertainty import margin_score
 
 # %% ../../nbs/strategies/84_cluster_margin.ipynb #f765064c
@@ -55,30 +55,22 @@ def average_linkage(
     return fcluster(linkage(_pairs(x), 'average'), clusters, 'maxclust') - 1
 
 # %% ../../nbs/strategies/84_cluster_margin.ipynb #300ef84c
-class _Same:
-    "Rows as a key: equal where their numbers are"
-    def __init__(self, x):
-        self.x = x
-        self.key = tuple(x.shape), str(x.dtype), hashlib.blake2b(x.cpu().numpy(), digest_size=16).digest()
-    def __hash__(self): return hash(self.key)
-    def __eq__(self, other): return self.key == other.key
-
 @functools.lru_cache(maxsize=64)
 def _means(rows, clusters):
     "Cluster of each row and mean of each cluster; kept, so that the features of a seed are clustered once a run"
-    x, of = rows.x.cpu().double().numpy(), average_linkage(rows.x, clusters)
-    rows.x = None
+    x = rows.take()
+    of, x = average_linkage(x, clusters), x.cpu().double().numpy()
     sums = np.zeros((of.max() + 1, x.shape[1]))
     np.add.at(sums, of, x)
     return of, sums/np.bincount(of)[:, None]
 
 def _clusters(query, ids, on, unit, rows_each, hac_rows):
     "The cluster of each of some ids, of a tree that the whole run shares."
-    every = np.sort(np.r_[query.unlabelled, query.labelled])
+    every = every_id(query)
     if hac_rows is not None and len(every) > hac_rows: # the same rows in all rounds of the run
         every = np.sort(every[np.argsort(query.ties_of(every, all_run=True))[:hac_rows]])
-    x = points(query, every, on, unit).contiguous()
-    of, means = _means(_Same(x), -(-len(every)//rows_each))
+    x = points(query, every, on, unit)
+    of, means = _means(SameRows(x), -(-len(every)//rows_each))
     known = np.isin(ids, every)
     out = of[np.minimum(np.searchsorted(every, ids), len(every) - 1)]
     if not known.all():

@@ -6,12 +6,13 @@
 __all__ = ['probcover_delta', 'check_probcover', 'probcover']
 
 # %% ../../nbs/strategies/78_probcover.ipynb #4ad772ae
+import functools
 import numpy as np
 import torch
 from ..checks import check_number, check_whole, need
 from ..query.strategy import strategy
 from ..select.balls import ball_cover, pure_delta
-from .points import check_on, check_some, needs_points, points
+from .points import SameRows, check_on, check_some, every_id, needs_points, points
 from .typiclust import clusters_of
 
 # %% ../../nbs/strategies/78_probcover.ipynb #03bba2bd
@@ -40,20 +41,25 @@ def check_probcover( # as for `probcover`
     check_number(dict(purity=purity), least=None)
     need(purity <= 1, f"purity={purity!r}; choose a number above 0, at most 1", 'purity')
 
+@functools.lru_cache(maxsize=64)
+def _once(rows, *how):
+    "`probcover_delta`, kept: neither rows nor seed change within a run"
+    return probcover_delta(rows.take(), *how)
+
 def _radius(query, x, delta, purity, judged, clusters):
     "The radius asked for, or that of the purity."
     if delta is not None: return delta
     clusters = clusters or query.n_classes
     remedy = 'give n_classes= to Query.from_arrays, or clusters='
     need(clusters, f"probcover does not know how many classes there are; {remedy}", 'clusters')
-    return probcover_delta(x, clusters, purity, query.rng, judged)
+    return _once(SameRows(x), clusters, purity, query.run_seed, judged)
 
 # %% ../../nbs/strategies/78_probcover.ipynb #d25591b3
 @strategy('probcover', needs=('features',), deterministic=False)
 def probcover(
     query, # a `Query` with features (u,d) and (l,d), l >= 0
     k, # ids to pick
-    delta=None, # radius of the balls; None: the largest of the purity, found anew in each round
+    delta=None, # radius of the balls; None: the largest of the purity, found once a run
     purity=.95, # share of balls that lie in one cluster
     judged=10_000, # rows whose balls are judged; None: all
     on='features', # where rows lie; or embeds, or x
@@ -64,10 +70,11 @@ def probcover(
 
     `ValueError` without features, or where the number of classes is not known."""
     check_probcover(delta, purity, judged, on, unit, clusters)
-    u = len(query.unlabelled)
-    x = points(query, np.r_[query.unlabelled, query.labelled], on, unit)
+    every = every_id(query)
+    x = points(query, every, on, unit)
     delta = float(_radius(query, x, delta, purity, judged, clusters))
-    picks, covering = ball_cover(x[:u], k, delta, centers=x[u:], ties=query.ties)
+    left, own = (x[np.searchsorted(every, ids)] for ids in (query.unlabelled, query.labelled))
+    picks, covering = ball_cover(left, k, delta, centers=own, ties=query.ties)
     query.log.append(dict(delta=delta, covering=covering))
     return query.unlabelled[picks]
 
