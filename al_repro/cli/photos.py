@@ -8,7 +8,7 @@ __all__ = ['FILE_COLUMNS', 'LABEL_COLUMNS', 'finder', 'labels_of', 'excluded_of'
            'left_of', 'pick_photos', 'table_of', 'sheet_of', 'cmd_photos']
 
 # %% ../../nbs/cli/11_photos.ipynb #888984e9
-import csv, fnmatch, io, os, shutil, sys
+import csv, fnmatch, io, os, re, shutil, sys
 from pathlib import Path, PurePath
 from .asked import device_of
 from ..checks import need
@@ -263,7 +263,7 @@ def sheet_of(photos, s, rows, scores, why, told): # Html, a page
             yield picture(photos.folder/photos.files[i], 'RGB', 480), f'{n + 1}. {photos.files[i]}', why[n], score
     net, name = photos.sees, photos.folder.resolve().name
     lead = f"{len(rows)} of {len(photos.files):,} images, chosen by {s.name} to be labelled next. "
-    lead += f"{s.name}: {s.line.partition(';')[0]}"
+    lead += f"Its rule: {re.split(r';(?![^(]*[)])', s.line)[0]}"
     notes = ["A pick stands for the images that are nearer to it than to any other pick, itself among them."]
     notes += [f"Seen through {net.name}, trained on {net.trained_on}; {net.sees}."]
     chosen = "The labels were chosen, not drawn at random, so this is no accuracy of the folder."

@@ -59,7 +59,7 @@ class Protocol:
     def data_name(self): # as `Dataset.name`, without a path
         return self.data.rstrip('/').rsplit('/', 1)[-1].removeprefix('folder:')
     @property
-    def folder(self): return f'{self.name}-{self.data_name}-{self.scale}' # of its records
+    def folder(self): return f'{self.name}-{self.data_name}-{self.scale}'.replace(':', '-') # of its records
     def json(self): # what a run depends on
         "Plain JSON, without strategies and seeds, later fields at their default, and the path of a folder."
         told = [f for f in fields(self) if f.name not in ('strategies', 'seeds')]

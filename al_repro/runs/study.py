@@ -75,7 +75,8 @@ def study_path(
     ident, seed, # of `study_identity`; which repetition
 ): # a Path
     "Where the record of one seed lies."
-    return Path(out)/'-'.join(filter(None, ['study', study.name, data_name, scale]))/f'{ident[:8]}-{seed}.json'
+    folder = '-'.join(filter(None, ['study', study.name, data_name, scale])).replace(':', '-')
+    return Path(out)/folder/f'{ident[:8]}-{seed}.json'
 
 # %% ../../nbs/runs/16_study.ipynb #e9ba60dd
 STUDY = dict( # for `fits`

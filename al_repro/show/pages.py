@@ -39,7 +39,7 @@ def own_records(
     data=None, # where its folder has another data set's name
 ): # a list of records
     "The fresh records of a protocol's own strategies; none where it was never run."
-    folder = Path(results)/(p.folder if data is None else p.folder.replace(p.data_name, data))
+    folder = Path(results)/(p if data is None else replace(p, data=data)).folder
     found = load_records(folder)[0] if folder.is_dir() else []
     own = short_names([p])
     return [r for r in found if r['label'] in own and not stale_reason(r)]

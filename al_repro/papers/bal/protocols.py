@@ -12,8 +12,7 @@ __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c0cda2bf
 from dataclasses import replace
 from ...checks import need
-from ...data.catalog import TRAINING_ROWS, family
-from ...data.features import split_name
+from ...data.catalog import TRAINING_ROWS, family, stands_for
 from ...models.pretext import NORMS, PRETEXTS, Pretext, TASKS
 from ...models.recipe import LAST, Recipe
 from ...query.spec import Spec
@@ -238,10 +237,9 @@ FEATURE_PARTS = tuple(o for o in PARTS if o not in _PRETEXT_OR_CODE)
 
 def rows_to_label(data, n=None): # rows to label
     "Those of the data set that a name or its features stand for; `ValueError` where nothing is known of it."
-    base = split_name(data)[0]
-    name = next((d for d in ROWS if base == d or base.startswith(f'{d}-')), None)
+    name = stands_for(data)
     remedy = f"choose one of {', '.join(ROWS)}, or pass n=, the number of rows that may get a label"
-    need(n or name, f"the budgets are shares of a data set, and the size of {data!r} is not known; {remedy}", 'data')
+    need(n or name in ROWS, f"the budgets are shares of a data set, and the size of {data!r} is not known; {remedy}", 'data')
     return n or ROWS[name]
 
 

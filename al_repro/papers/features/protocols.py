@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['BUDGETS', 'SEEDS', 'IN_PLAY', 'CLASSES', 'CANDIDATES', 'DEFAULT', 'L2', 'VALIDATION', 'LINEAR', 'WITH_SAMPLES',
-           'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'FEW_OF_DAL', 'STRENGTHS', 'FIRST', 'like',
+           'TINY', 'OWN', 'STRONG', 'LEFT_OUT', 'LINEAR_HEAD', 'MLP_HEAD', 'FEW_OF_DAL', 'STRENGTHS', 'FIRST',
            'kind_of', 'l2_of', 'best_l2', 'specs', 'on', 'at_scale', 'budgets', 'make', 'make_mc', 'make_own',
            'make_dal', 'make_strength', 'make_l2', 'columns']
 
 # %% ../../../nbs/papers/features/00_protocols.ipynb #18796535
 from dataclasses import replace
 from ...checks import need
-from ...data.catalog import TRAINING_ROWS
+from ...data.catalog import TRAINING_ROWS, stands_for
 from ...models.recipe import LAST, Recipe
 from ...query.spec import Spec
 from ...runs.paper import Setting
@@ -26,15 +26,10 @@ SEEDS = dict(tiny=50, small=20, large=20)
 IN_PLAY = .8 # share of the training rows that a seed draws
 CLASSES = {'cifar100': 100, 'caltech101': 101, 'tiny-imagenet': 200, 'newsgroups': 20} # of others 10
 
-def like(data): # a key of TRAINING_ROWS, or ''
-    "The data set that a name, a folder or features of it stand for: 'cifar10-jpeg@efficientnet-lite0' is CIFAR-10."
-    name = data.rstrip('/').rsplit('/', 1)[-1].removeprefix('folder:').partition('@')[0]
-    return next((k for k in TRAINING_ROWS if name == k or name.startswith(f'{k}-')), '')
-
 def kind_of(data, n=None): # a key of BUDGETS; n: rows to label, None: as known
     "Which budgets a data set gets: the small ones below 5,000 rows, and where nothing is known."
-    if like(data) == 'caltech101': return 'caltech101'
-    return 'images' if (n or TRAINING_ROWS.get(like(data), 0)) >= 5000 else 'digits'
+    if stands_for(data) == 'caltech101': return 'caltech101'
+    return 'images' if (n or TRAINING_ROWS.get(stands_for(data), 0)) >= 5000 else 'digits'
 
 # %% ../../../nbs/papers/features/00_protocols.ipynb #029d451d
 CANDIDATES = (.005, .05, .5, 5., 50., 500., 5000.)
@@ -124,10 +119,10 @@ MLP_HEAD = Recipe('mlp-head', epochs=50, min_steps=500, **LAST)
 
 def on(budget, data, n, scale='paper'): # a Protocol
     "One budget on a data set of `n` rows to label, None: as known; `ValueError` for a data set that is too small."
-    rows = n or TRAINING_ROWS.get(like(data))
+    rows = n or TRAINING_ROWS.get(stands_for(data))
     step, rounds = BUDGETS[kind_of(data, n)][budget]
     pool = rows and int(IN_PLAY*rows)
-    if step is None: step = CLASSES.get(like(data), 10)
+    if step is None: step = CLASSES.get(stands_for(data), 10)
     if isinstance(step, float): step = int(step*pool)
     if rows: rounds = min(rounds, pool//(2*step) - 1) # half of the rows stay unlabelled
     need(rounds > 0, f"{data} has {rows} training rows; the {budget} budget needs {int(4*step/IN_PLAY) + 1}", 'n')
