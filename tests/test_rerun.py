@@ -30,7 +30,15 @@ def test_a_committed_run_comes_out_again(name, tmp_path):
     picks = record['rounds'][1]['picks']
     other['rounds'][1]['picks'][0] = next(i for i in range(record['data']['n']) if i not in picks)
     row = tool.rerun(other, tmp_path, None) # a record that no run gives: not the fault of ties
-    assert row['outcome'] == 'rounding' and row['picks'] >= 1
+    assert row['outcome'] == 'rounding' and row['picks'] >= 1 and row['rounds'] == len(record['rounds'])
+
+def test_a_run_that_has_left_its_record_ends_early(tmp_path):
+    record, = [r for r in load_records(HERE/'records')[0] if r['spec']['name'] == 'margin']
+    for r in record['rounds']: r['picks'] = sorted(r['picks'])[::-1] # no strategy picks in that order
+    row = tool.rerun(record, tmp_path, None, after=1)
+    assert (row['outcome'], row['round'], row['rounds']) == ('rounding', 0, 1)
+    assert 'no ties in 1 rounds' in tool.line(row)
+    with pytest.raises(SystemExit, match='--after 0'): tool.main([str(HERE/'records'), '--after', '0'])
 
 def test_ties_are_told_from_rounding(tied, tmp_path):
     spec = Spec.make('all_alike')

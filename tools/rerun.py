@@ -14,6 +14,7 @@ Each cell ends in one of four ways:
     ties       a batch hangs on who goes first among equals: with ties to the smaller id the strategy picks others
 
 Whether ties decide is only asked of a batch that is not the record's; the first `ties` ends the cell.
+A run that rounding has led away from its record is another run: --after N plays N more batches of it, and no further.
 For two versions of the code on one machine: keep the runs of the first (--keep DIR), then give DIR for results.
 """
 import argparse, collections, contextlib, copy, functools, json, sys, tempfile, time
@@ -83,6 +84,7 @@ def compare(old, new):
     return dict(outcome='same')
 
 class Tied(Exception): "A batch that hangs on ties."
+class Away(Exception): "Enough batches of a run that has left its record."
 
 @contextlib.contextmanager
 def ties_to_smaller_ids():
@@ -93,10 +95,12 @@ def ties_to_smaller_ids():
     try: yield
     finally: Query.ties_of = own
 
-def asked_twice(select_many, recorded, reordered):
+def asked_twice(select_many, recorded, reordered, most):
     """`select_many` that asks again, ties to the smaller id, where a batch is not among the `recorded` ones
 
-    Rounds whose picks come in another order then are noted in `reordered`."""
+    Rounds whose picks come in another order then are noted in `reordered`. `Away` once `most` batches have been
+    asked for beyond the first that is in no way recorded."""
+    away = []
     def select(strategy, queries, k):
         before = [(copy.deepcopy(q.rng.bit_generator.state), len(q.log)) for q in queries]
         picks = select_many(strategy, queries, k)
@@ -109,21 +113,23 @@ def asked_twice(select_many, recorded, reordered):
             known = tuple(o.tolist()) in recorded
             if len(odd := np.setdiff1d(p, o)): raise Tied(len(q.past), len(odd), known)
             if (p != o).any(): reordered.append(len(q.past))
+        if not any(tuple(p.tolist()) in recorded for p in [*picks, *other]): away.append(1)
+        if len(away) > most: raise Away
         return other
     return select
 
 @contextlib.contextmanager
-def watched(record):
+def watched(record, after):
     "Rounds with `asked_twice` in them"
     from al_repro.runs import rounds, starts
     from al_repro.runs.records import rounds_of
     recorded, reordered = {tuple(ids.tolist()) for ids in rounds_of(record)}, []
     own = rounds.select_many
-    rounds.select_many = starts.select_many = asked_twice(own, recorded, reordered)
+    rounds.select_many = starts.select_many = asked_twice(own, recorded, reordered, after)
     try: yield reordered
     finally: rounds.select_many = starts.select_many = own
 
-def rerun(record, out, root):
+def rerun(record, out, root, after=float('inf')):
     "One cell afresh, up to the first batch that hangs on ties; a row for the JSON"
     import torch
     from al_repro.query.spec import Spec
@@ -138,15 +144,17 @@ def rerun(record, out, root):
     path = path_of(out, p, spec, record['seed'], identity(p, spec, data.fingerprint))
     path.unlink(missing_ok=True) # never resumed
     try:
-        with watched(record) as reordered: run_group(p, spec, record['members'], data, out)
-        found = compare(record, read_json(path)) | (dict(reordered=reordered) if reordered else {})
+        with watched(record, after) as reordered, contextlib.suppress(Away):
+            run_group(p, spec, record['members'], data, out)
+        new = read_json(path)
+        found = compare(record, new) | dict(rounds=len(new['rounds'])) | (dict(reordered=reordered) if reordered else {})
         if reordered and found['outcome'] == 'same': found['outcome'] = 'order'
     except Tied as e: found = dict(outcome='ties', round=e.args[0], picks=e.args[1], else_recorded=e.args[2])
     return head(record) | found | dict(seconds=round(time.perf_counter() - began, 1))
 
-def attempt(record, out, root):
+def attempt(record, out, root, after):
     "As `rerun`; an error becomes a row"
-    try: return rerun(record, out, root)
+    try: return rerun(record, out, root, after)
     except Exception as e: return head(record) | dict(outcome='error', error=f'{type(e).__name__}: {e}')
 
 def prepare(record, root):
@@ -175,7 +183,8 @@ def line(row):
         return f"{name}  as recorded but for the order of ties in {len(row['reordered'])} rounds"
     if row['outcome'] != 'rounding': return f"{name}  {row.get('error') or row['outcome']}"
     how = 'picks in another order' if row['order'] else f"{row['picks']} other picks"
-    return f"{name}  rounding, from round {row['round']} on: {how}, accuracy by {row['accuracy']}; no ties"
+    none = f"no ties in {row['rounds']} rounds" if 'rounds' in row else 'no ties'
+    return f"{name}  rounding, from round {row['round']} on: {how}, accuracy by {row['accuracy']}; {none}"
 
 def read_rows(path):
     "The rows of a JSON file; none if there is no such file"
@@ -194,7 +203,7 @@ def finished(records, a, out):
         while waiting or running:
             while waiting and len(running) < a.workers and time.time() < until:
                 prepare(waiting[0], a.data_root)
-                with deaf(): running.add(pool.submit(attempt, waiting.pop(0), out, a.data_root))
+                with deaf(): running.add(pool.submit(attempt, waiting.pop(0), out, a.data_root, a.after))
             if not running: return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for f in done: yield f.result()
@@ -228,6 +237,8 @@ def parser():
     arg('--data-root', metavar='DIR', help='where data sets lie, as for al_repro --root; folder:NAME is DIR/NAME')
     arg('--workers', type=int, default=1, help='processes, each on one thread (default: 1)')
     arg('--limit-hours', type=float, default=float('inf'), metavar='H', help='begin no cell after so long')
+    arg('--after', type=int, default=float('inf'), metavar='N',
+        help='batches to ask for once a run has left its record, 1 or more (default: all)')
     arg('--json', metavar='OUT', help='rows of finished cells; what it holds is not run again')
     arg('--keep', metavar='DIR', help='keep the records of the new runs here')
     arg('--show', metavar='JSON', help='print what a JSON file holds, and run nothing')
@@ -235,6 +246,7 @@ def parser():
 
 def main(argv=None):
     a = parser().parse_args(argv)
+    if a.after < 1: sys.exit(f'--after {a.after}; give 1 or more')
     if a.keep and Path(a.keep).resolve() == Path(a.folder).resolve():
         sys.exit('--keep is the folder of the records; choose another')
     from al_repro.runs.packed import PACK
