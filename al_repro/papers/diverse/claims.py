@@ -90,5 +90,10 @@ FEATURES_CLAIMS = (
           kind='equivalence', statistic='final', **_THERE),
     Claim('diverse-15', f'{_ARTICLE}, {_ANOTHER}',
           f'{_ANOTHER}, the accuracy with 10,000 labels is above the paper\'s 0.6',
-          (Part('random', 60, margin=10.), Part('margin', 60, margin=10.)), statistic='final', **_THERE))
+          (Part('random', 60, margin=10.), Part('margin', 60, margin=10.)), statistic='final', **_THERE),
+    Claim('diverse-16', f'{_ARTICLE}, {_ANOTHER}',
+          f'{_ANOTHER} and random weights, frozen too, the accuracy with 10,000 labels is above the paper\'s 0.6: '
+          'it is the architecture',
+          (Part('random', 60), Part('margin', 60)), statistic='final',
+          **_THERE | dict(protocol='diverse-untrained*', needs='')))
 DIVERSE_CLAIMS = *CIFAR_CLAIMS, *LONGER_CLAIMS, *FEATURES_CLAIMS

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BETAS', 'STRATEGIES', 'SPREAD', 'PERCEPTRONS', 'RESNET', 'PRETRAINED', 'CIFAR', 'DEPARTURES', 'FEATURES', 'BN_HEAD',
-           'FLATTENED', 'RATE', 'compared', 'on_mnist', 'on_cifar10', 'on_text', 'small', 'quick', 'smoke', 'make',
-           'make_code', 'make_features', 'columns', 'columns_features']
+           'FLATTENED', 'RATE', 'UNTRAINED', 'compared', 'on_mnist', 'on_cifar10', 'on_text', 'small', 'quick', 'smoke',
+           'make', 'make_code', 'is_random', 'make_features', 'columns', 'columns_features']
 
 # %% ../../../nbs/papers/diverse/00_protocols.ipynb #ea48dbb9
 from dataclasses import replace
@@ -125,10 +125,17 @@ BN_HEAD = Recipe('bn-head', epochs=3, lr=2e-5, optimizer='rmsprop', warm=True, *
 FLATTENED = 7*7*2048 # numbers of the article's features, where EfficientNet-Lite0 has 1,280
 RATE = .001568 # 2e-5*FLATTENED/1280
 
+UNTRAINED = 'diverse-untrained'
+
+def is_random(data): # bool
+    "Whether the network that features are seen through has random weights."
+    return (split_name(data)[1] or '').endswith('-random')
+
 def make_features(data='digits', scale='quick', n=None): # a list of Protocols
     "The experiment on CIFAR-10 with the article's head on features, at both rates; at quick a part of the rows."
-    p = Protocol(FEATURES, data, scale, 1000, 1000, rounds=9, recipe=BN_HEAD, strategies=compared(), seeds=20)
-    forms = [p, replace(p, name=f'{FEATURES}-rate', recipe=replace(BN_HEAD, lr=RATE))]
+    name, compare = (UNTRAINED, compared(('random', 'margin'))) if is_random(data) else (FEATURES, compared())
+    p = Protocol(name, data, scale, 1000, 1000, rounds=9, recipe=BN_HEAD, strategies=compare, seeds=20)
+    forms = [p, replace(p, name=f'{name}-rate', recipe=replace(BN_HEAD, lr=RATE))]
     if family(data, n) == 'digits':
         few, longer = small(data, DIGITS if data == 'digits' else n), replace(BN_HEAD, epochs=30, lr=1e-3)
         forms = [replace(p, query=few.query, initial=few.initial, rounds=few.rounds, recipe=longer, seeds=10)]
@@ -223,7 +230,7 @@ def _seen(p): # list of `Setting`s
     "What stands before the head."
     kind = split_name(p.data)[1]
     untrained = 'no: random weights, frozen'
-    weights = untrained if (kind or '').endswith('random') else 'ImageNet, frozen'
+    weights = untrained if is_random(p.data) else 'ImageNet, frozen'
     jpeg = 'stored as JPEG' if '-jpeg' in p.data else 'as they come'
     maps, means = 'the last maps, 7 x 7 x 2048 numbers (code only)', 'means over the last maps; all numbers, no PCA'
     values = '0 to 255, where the weights expect -1 to 1 (code only)'
