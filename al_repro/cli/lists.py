@@ -17,18 +17,18 @@ def strategy_lines(): # lines of text
         parameters = inspect.signature(s).parameters.values()
         options = [f'{p.name}={p.default}' for p in parameters if p.name not in ('query', 'queries', 'k')]
         line = s.line.splitlines()[0] if s.line else ''
-        yield f"  {name:22}{', '.join(s.needs) or '-':17}{line}"
+        yield f"  {name:21} {', '.join(s.needs) or '-':16} {line}"
         if options: yield ' '*20 + ', '.join(options)
 
 def dataset_lines(): # lines of text
     "Each data set with its size."
     from al_repro.data.catalog import datasets
-    yield from (f'  {k:15}{v}' for k,v in datasets().items())
+    yield from (f'  {k:14} {v}' for k,v in datasets().items())
 
 def backbone_lines(): # lines of text
     "Each frozen network with what it gives."
     from al_repro.data.backbones import backbones
-    yield from (f'  {k:20}{v}' for k,v in backbones().items())
+    yield from (f'  {k:25} {v}' for k,v in backbones().items())
 
 def flags_of(data, scale): # text
     "The options of `reproduce` that are not at their defaults."
@@ -54,13 +54,13 @@ def study_list(): # lines of text
     "Each study with its data, scales and seeds."
     from al_repro.runs.paper import studies
     for s in studies().values():
-        yield f"  {s.name:18}{s.data or 'its own data':14}{', '.join(s.scales):20}{s.seeds} seeds; {s.about}"
+        yield f"  {s.name:17} {s.data or 'its own data':13} {', '.join(s.scales):19} {s.seeds} seeds; {s.about}"
 
 def paper_lines(): # lines of text
     "Each paper with its experiments."
     from al_repro.runs.paper import papers
     for p in papers().values():
-        yield f"  {p.name:10}{p.cite}"
+        yield f"  {p.name:9} {p.cite}"
         yield f"{'':12}reproduce {', '.join(e.name for e in p.experiments)}; {len(p.claims)} claims"
 
 # %% ../../nbs/cli/02_lists.ipynb #cb9d1538
@@ -68,7 +68,7 @@ LISTS = dict(
     papers=('  name      what it is', paper_lines),
     strategies=('  name                  needs            what it does, and its options', strategy_lines),
     datasets=('  name           what it is (--data)', dataset_lines),
-    backbones=('  name                what it is (--data DATA@NAME)', backbone_lines),
+    backbones=('  name                      what it is (--data DATA@NAME)', backbone_lines),
     protocols=('  name (one alone: al_repro reproduce dal-q5 ...), below the command for all', protocol_lines),
     studies=('  name              data          scales', study_list))
 
