@@ -147,7 +147,8 @@ def rerun(record, out, root, after=float('inf')):
         with watched(record, after) as reordered, contextlib.suppress(Away):
             run_group(p, spec, record['members'], data, out)
         new = read_json(path)
-        found = compare(record, new) | dict(rounds=len(new['rounds'])) | (dict(reordered=reordered) if reordered else {})
+        found = compare(record, new) | dict(rounds=len(new['rounds']))
+        if reordered: found['reordered'] = reordered
         if reordered and found['outcome'] == 'same': found['outcome'] = 'order'
     except Tied as e: found = dict(outcome='ties', round=e.args[0], picks=e.args[1], else_recorded=e.args[2])
     return head(record) | found | dict(seconds=round(time.perf_counter() - began, 1))

@@ -239,7 +239,8 @@ def rows_to_label(data, n=None): # rows to label
     "Those of the data set that a name or its features stand for; `ValueError` where nothing is known of it."
     name = stands_for(data)
     remedy = f"choose one of {', '.join(ROWS)}, or pass n=, the number of rows that may get a label"
-    need(n or name in ROWS, f"the budgets are shares of a data set, and the size of {data!r} is not known; {remedy}", 'data')
+    fault = f"the budgets are shares of a data set, and the size of {data!r} is not known"
+    need(n or name in ROWS, f"{fault}; {remedy}", 'data')
     return n or ROWS[name]
 
 
