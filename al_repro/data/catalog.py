@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DIGITS', 'TRAINING_ROWS', 'FAMILIES', 'datasets', 'parts_of_name', 'heap_or_classes', 'folder_rows', 'load',
-           'stands_for', 'family']
+           'original_of', 'family']
 
 # %% ../../nbs/data/08_catalog.ipynb #1f00b518
 import difflib
@@ -120,7 +120,7 @@ TRAINING_ROWS = { # of each data set, to label
     'newsgroups': 11_314}
 FAMILIES = ('digits', 'mnist', 'cifar10') # of experiments
 
-def stands_for(data): # a key of `TRAINING_ROWS`, or None
+def original_of(data): # a key of `TRAINING_ROWS`, or None
     "The data set that a name, a folder of its images or features of it stand for."
     name = split_name(data)[0].rstrip('/').rsplit('/', 1)[-1].removeprefix(_FOLDER)
     return next((d for d in TRAINING_ROWS if name == d or name.startswith(f'{d}-')), None)

@@ -59,9 +59,8 @@ def settings_of(
     scale, # one of its scales
 ): # dict of settings
     "The settings at a scale; `ValueError` for one that the study does not have."
-    known = ', '.join(study.scales)
     fault = f"scale={scale!r} is unknown to study {study.name}{nearest(scale, study.scales)}"
-    need(scale in study.scales, f"{fault}; known: {known}", 'scale')
+    need(scale in study.scales, f"{fault}; known: {', '.join(study.scales)}", 'scale')
     return study.scales[scale]
 
 def study_identity(study, scale, data_name, fingerprint): # 12 hex digits

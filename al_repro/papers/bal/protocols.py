@@ -12,7 +12,7 @@ __all__ = ['ROWS', 'BUDGETS', 'BETAS', 'REFERENCE', 'CYCLES', 'RIVALS', 'WITHOUT
 # %% ../../../nbs/papers/bal/00_protocols.ipynb #c0cda2bf
 from dataclasses import replace
 from ...checks import need
-from ...data.catalog import TRAINING_ROWS, family, stands_for
+from ...data.catalog import TRAINING_ROWS, family, original_of
 from ...models.pretext import NORMS, PRETEXTS, Pretext, TASKS
 from ...models.recipe import LAST, Recipe
 from ...query.spec import Spec
@@ -237,7 +237,7 @@ FEATURE_PARTS = tuple(o for o in PARTS if o not in _PRETEXT_OR_CODE)
 
 def rows_to_label(data, n=None): # rows to label
     "Those of the data set that a name or its features stand for; `ValueError` where nothing is known of it."
-    name = stands_for(data)
+    name = original_of(data)
     remedy = f"choose one of {', '.join(ROWS)}, or pass n=, the number of rows that may get a label"
     fault = f"the budgets are shares of a data set, and the size of {data!r} is not known"
     need(n or name in ROWS, f"{fault}; {remedy}", 'data')

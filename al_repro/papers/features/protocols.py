@@ -11,7 +11,7 @@ __all__ = ['BUDGETS', 'SEEDS', 'IN_PLAY', 'CLASSES', 'CANDIDATES', 'DEFAULT', 'L
 # %% ../../../nbs/papers/features/00_protocols.ipynb #18796535
 from dataclasses import replace
 from ...checks import need
-from ...data.catalog import TRAINING_ROWS, stands_for
+from ...data.catalog import TRAINING_ROWS, original_of
 from ...models.recipe import LAST, Recipe
 from ...query.spec import Spec
 from ...runs.paper import Setting
@@ -28,8 +28,8 @@ CLASSES = {'cifar100': 100, 'caltech101': 101, 'tiny-imagenet': 200, 'newsgroups
 
 def kind_of(data, n=None): # a key of BUDGETS; n: rows to label, None: as known
     "Which budgets a data set gets: the small ones below 5,000 rows, and where nothing is known."
-    if stands_for(data) == 'caltech101': return 'caltech101'
-    return 'images' if (n or TRAINING_ROWS.get(stands_for(data), 0)) >= 5000 else 'digits'
+    if original_of(data) == 'caltech101': return 'caltech101'
+    return 'images' if (n or TRAINING_ROWS.get(original_of(data), 0)) >= 5000 else 'digits'
 
 # %% ../../../nbs/papers/features/00_protocols.ipynb #029d451d
 CANDIDATES = (.005, .05, .5, 5., 50., 500., 5000.)
@@ -119,10 +119,10 @@ MLP_HEAD = Recipe('mlp-head', epochs=50, min_steps=500, **LAST)
 
 def on(budget, data, n, scale='paper'): # a Protocol
     "One budget on a data set of `n` rows to label, None: as known; `ValueError` for a data set that is too small."
-    rows = n or TRAINING_ROWS.get(stands_for(data))
+    rows = n or TRAINING_ROWS.get(original_of(data))
     step, rounds = BUDGETS[kind_of(data, n)][budget]
     pool = rows and int(IN_PLAY*rows)
-    if step is None: step = CLASSES.get(stands_for(data), 10)
+    if step is None: step = CLASSES.get(original_of(data), 10)
     if isinstance(step, float): step = int(step*pool)
     if rows: rounds = min(rounds, pool//(2*step) - 1) # half of the rows stay unlabelled
     need(rounds > 0, f"{data} has {rows} training rows; the {budget} budget needs {int(4*step/IN_PLAY) + 1}", 'n')
