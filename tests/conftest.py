@@ -17,7 +17,7 @@ def same_threads():
     yield
     after = torch.get_num_threads() if torch else None
     if torch: torch.set_num_threads(before)
-    assert not torch or after <= before, f'torch had {before} threads and has {after}'
+    assert after == before, f'torch had {before} threads and has {after}'
 
 @pytest.fixture
 def narrow(monkeypatch):

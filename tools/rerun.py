@@ -131,12 +131,11 @@ def watched(record, after):
 
 def rerun(record, out, root, after=float('inf')):
     "One cell afresh, up to the first batch that hangs on ties; a row for the JSON"
-    import torch
     from al_repro.query.spec import Spec
     from al_repro.runs.protocol import from_json
     from al_repro.runs.records import identity, path_of, read_json
     from al_repro.runs.group import run_group
-    torch.set_num_threads(1)
+    from al_repro.runs.rounds import one_thread
     began, p = time.perf_counter(), from_json(record['protocol'])
     spec = Spec.make(record['spec']['name'], **record['spec']['options'])
     data = data_of(record['protocol']['data'], root, p.size)
@@ -144,7 +143,7 @@ def rerun(record, out, root, after=float('inf')):
     path = path_of(out, p, spec, record['seed'], identity(p, spec, data.fingerprint))
     path.unlink(missing_ok=True) # never resumed
     try:
-        with watched(record, after) as reordered, contextlib.suppress(Away):
+        with one_thread(), watched(record, after) as reordered, contextlib.suppress(Away):
             run_group(p, spec, record['members'], data, out)
         new = read_json(path)
         found = compare(record, new) | dict(rounds=len(new['rounds']))
